@@ -1,0 +1,164 @@
+"""Bundles on disk: written whole or not at all, opened only if every checksum holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from serving.contract.errors import BundleError
+from serving.contract.manifest import MANIFEST_NAME, MANIFEST_SCHEMA_VERSION, FileEntry, Manifest
+
+MAX_MANIFEST_BYTES = 8 * 2**20
+"""A specification of 1,000 fields is some 300 kB; more than this is no manifest of ours."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files have been checked."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def graph_path(self) -> Path:
+        """The ONNX file."""
+        return self.path / self.manifest.graph
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Check every file of the bundle at `path` and return it.
+
+    Raises
+    ------
+    BundleError
+        When the manifest is missing or invalid, or a file is missing, extra, truncated, altered or not a plain file;
+        the message names the file.
+    """
+    manifest = _read_manifest(path)
+    found = _plain_files(path) - {MANIFEST_NAME}
+    for missing in sorted(manifest.files.keys() - found):
+        raise BundleError(f"bundle {path}: file {missing!r} is missing; copy the bundle again")
+    for extra in sorted(found - manifest.files.keys()):
+        raise BundleError(f"bundle {path}: file {extra!r} is not in the manifest; remove it or make the bundle anew")
+    for name, entry in sorted(manifest.files.items()):
+        size_bytes = (path / name).stat().st_size
+        if size_bytes != entry.size_bytes:
+            raise BundleError(f"bundle {path}: file {name!r} has {size_bytes} bytes, the manifest says {entry.size_bytes}; copy the bundle again")
+        digest = sha256_of(path / name)
+        if digest != entry.sha256:
+            raise BundleError(f"bundle {path}: file {name!r} was altered: sha256 {digest[:12]}…, the manifest says {entry.sha256[:12]}…")
+    return Bundle(path, manifest)
+
+
+def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path], *, replace: bool = False) -> Bundle:
+    """Write a bundle under a temporary name, sync it, rename it to `target` and open it again.
+
+    Parameters
+    ----------
+    target
+        Folder of the bundle; its parent must exist or be creatable.
+    manifest
+        Everything but ``files``, which is measured here.
+    files
+        Name inside the bundle → file to copy.
+    replace
+        Whether a bundle that is already at `target` may be replaced.
+
+    Raises
+    ------
+    BundleError
+        When `target` exists and may not be replaced, or is not a bundle.
+    """
+    if target.exists():
+        if not replace:
+            raise BundleError(f"{target} exists already; choose another folder or ask for it to be replaced")
+        if not (target / MANIFEST_NAME).is_file():
+            raise BundleError(f"{target} exists and is not a bundle (no {MANIFEST_NAME}); it is left alone")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        for name, source in files.items():
+            destination = staging / name
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, destination)
+            _sync(destination)
+        entries = {name: FileEntry(sha256=sha256_of(staging / name), size_bytes=(staging / name).stat().st_size) for name in files}
+        complete = Manifest.model_validate({**manifest.model_dump(), "files": entries})
+        (staging / MANIFEST_NAME).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _sync(staging / MANIFEST_NAME)
+        staging.chmod(0o755)  # mkdtemp makes 0700; a server under another user must be able to read it
+        _sync(staging)
+        if target.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            os.rename(target, retired / "bundle")
+            os.rename(staging, target)
+            shutil.rmtree(retired)
+        else:
+            os.rename(staging, target)
+        _sync(target.parent)
+    finally:
+        if staging.exists():
+            shutil.rmtree(staging)
+    return open_bundle(target)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST_NAME
+    if not path.is_dir():
+        raise BundleError(f"bundle {path}: no such folder")
+    try:
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"bundle {path}: {MANIFEST_NAME} has over {MAX_MANIFEST_BYTES} bytes and is not read")
+        document = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"bundle {path}: file {MANIFEST_NAME!r} is missing; is this a bundle?") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"bundle {path}: {MANIFEST_NAME} cannot be read: {error}") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != MANIFEST_SCHEMA_VERSION:
+        raise BundleError(
+            f"bundle {path}: {MANIFEST_NAME} has schema version {version!r}, this release reads {MANIFEST_SCHEMA_VERSION}; "
+            "make the bundle anew or use the release that wrote it"
+        )
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"]) or "manifest"
+        raise BundleError(f"bundle {path}: {MANIFEST_NAME} is invalid at {place}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _plain_files(path: Path) -> set[str]:
+    """Names of all files below `path`; a link or device is refused, since a checksum would not pin it."""
+    names = set()
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            entry = Path(folder, name)
+            mode = entry.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise BundleError(f"bundle {path}: {entry.relative_to(path).as_posix()!r} is not a plain file")
+        names.update(Path(folder, name).relative_to(path).as_posix() for name in files)
+    return names
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,151 @@
+"""The manifest of a bundle: what is in it, what it takes and gives, how it was made and how good it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from serving.contract.fields import REQUEST_INDEX, FeatureSpec
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_SCHEMA_VERSION = 1
+PROBABILITY = "probability"
+"""Name of the graph output ``(N,) float32``."""
+
+DType = Literal["string", "int64", "float32"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+ModelVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Frozen):
+    """One file of a bundle."""
+
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class TensorSpec(_Frozen):
+    """One input or output of the graph; a letter in ``shape`` is a dynamic axis."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+class Signature(_Frozen):
+    """Inputs and outputs of the graph."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Calibration(_Frozen):
+    """How the raw logit ``z`` becomes a probability: ``sigmoid(scale * z + offset)``, folded into the graph.
+
+    Attributes
+    ----------
+    method
+        ``platt`` (fitted on validation data) or ``none``.
+    negative_sampling_rate
+        Share of negatives kept in training; its logarithm is already part of ``offset``.
+    """
+
+    method: Literal["platt", "none"]
+    scale: float
+    offset: float
+    negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Quality(_Frozen):
+    """Metrics of the shipped graph on data it was not chosen on, and which data that was."""
+
+    data: str
+    data_fingerprint: str
+    rows: Annotated[int, Field(ge=1)]
+    metrics: dict[str, float]
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        for name, value in self.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metric {name!r} is {value}, which is no measurement")
+        return self
+
+
+class Provenance(_Frozen):
+    """Where the bundle comes from."""
+
+    created_at: AwareDatetime
+    architecture: str
+    variant: str
+    """Name of the chosen candidate, for example ``fp32`` or ``int8_dynamic``."""
+    seed: int
+    git_commit: str | None = None
+    versions: dict[str, str]
+
+
+class Manifest(_Frozen):
+    """``manifest.json`` of a bundle."""
+
+    schema_version: Literal[1] = MANIFEST_SCHEMA_VERSION
+    name: ModelName
+    version: ModelVersion
+    family: Literal["ranking"]
+    graph: str
+    signature: Signature
+    features: FeatureSpec
+    calibration: Calibration
+    quality: Quality
+    provenance: Provenance
+    files: dict[str, FileEntry]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.graph not in self.files:
+            raise ValueError(f"graph {self.graph!r} is not among the files")
+        expected = ranking_signature(self.features)
+        if self.signature != expected:
+            raise ValueError(f"signature does not follow from the feature specification: {difference(expected, self.signature)}")
+        return self
+
+
+def ranking_signature(spec: FeatureSpec) -> Signature:
+    """Inputs and outputs that a ranking graph for `spec` has.
+
+    One input a field, named like it: ``(R,)`` or ``(R, V_name)`` for user and context, ``(N,)`` or ``(N, V_name)``
+    for candidates; ``request_index (N,) int64``; one output ``probability (N,) float32``.
+    """
+    inputs = []
+    for field in spec.fields:
+        rows = "N" if field.part == "candidate" else "R"
+        if field.kind == "numeric":
+            inputs.append(TensorSpec(name=field.name, dtype="float32", shape=(rows,)))
+        else:
+            shape = (rows, f"V_{field.name}") if field.is_list else (rows,)
+            inputs.append(TensorSpec(name=field.name, dtype=field.dtype, shape=shape))
+    inputs.append(TensorSpec(name=REQUEST_INDEX, dtype="int64", shape=("N",)))
+    return Signature(inputs=tuple(inputs), outputs=(TensorSpec(name=PROBABILITY, dtype="float32", shape=("N",)),))
+
+
+def difference(expected: Signature, found: Signature) -> str:
+    """Say in words where two signatures part; names and dtypes count, and ranks, not the letters of axes."""
+    for kind, wanted, given in (("input", expected.inputs, found.inputs), ("output", expected.outputs, found.outputs)):
+        by_name = {tensor.name: tensor for tensor in given}
+        for tensor in wanted:
+            other = by_name.pop(tensor.name, None)
+            if other is None:
+                return f"{kind} {tensor.name!r} is missing"
+            if other.dtype != tensor.dtype:
+                return f"{kind} {tensor.name!r} is {other.dtype}, expected {tensor.dtype}"
+            if len(other.shape) != len(tensor.shape):
+                return f"{kind} {tensor.name!r} has {len(other.shape)} axes, expected {len(tensor.shape)}"
+        if by_name:
+            return f"{kind} {next(iter(by_name))!r} is not expected"
+    return ""

@@ -1,0 +1,91 @@
+"""Decoded requests → the arrays that the graph takes.
+
+Letters: ``R`` requests, ``N`` candidates of all of them, ``V`` values of a list field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.contract.errors import InvalidRequest, Violation
+from serving.contract.fields import MISSING_INTEGER, MISSING_STRING, REQUEST_INDEX, CategoricalField, FeatureSpec, NumericField
+from serving.features.requests import RankRequest
+
+Feeds = dict[str, npt.NDArray[Any]]
+Encoder = Callable[[list[Any]], npt.NDArray[Any]]
+
+
+class ColumnEncoder:
+    """Gather requests into columns, one array a field, by the specification of one model."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self._per_candidate = [(field.name, attrgetter(field.name), _encoder(field)) for field in spec.of_part("candidate")]
+        self._per_request = [
+            (field.name, attrgetter(f"{field.part}.{field.name}"), _encoder(field)) for field in spec.of_part("user", "context")
+        ]
+
+    def encode(self, requests: Sequence[RankRequest]) -> Feeds:
+        """Stack requests into the feeds of one run.
+
+        Returns
+        -------
+        dict
+            Field name → ``(R,)``, ``(R, V)``, ``(N,)`` or ``(N, V)`` of object (strings), int64 or float32;
+            and ``request_index (N,) int64``.
+
+        Raises
+        ------
+        InvalidRequest
+            A field that must have a value holds the sentinel for "missing".
+        """
+        if len(requests) == 1:
+            candidates = requests[0].candidates
+            index = np.zeros(len(candidates), np.int64)
+        else:
+            candidates = [candidate for request in requests for candidate in request.candidates]
+            index = np.repeat(np.arange(len(requests), dtype=np.int64), [len(request.candidates) for request in requests])
+        feeds: Feeds = {name: encode([get(candidate) for candidate in candidates]) for name, get, encode in self._per_candidate}
+        for name, get, encode in self._per_request:
+            feeds[name] = encode([get(request) for request in requests])
+        feeds[REQUEST_INDEX] = index
+        return feeds
+
+
+def _encoder(field: CategoricalField | NumericField) -> Encoder:
+    if isinstance(field, NumericField):
+        return _numbers
+    dtype: Any = object if field.dtype == "string" else np.int64
+    sentinel: Any = MISSING_STRING if field.dtype == "string" else MISSING_INTEGER
+    must_have = field.missing == "reject" or field.name == "id"
+
+    def refuse_sentinel(values: list[Any]) -> None:
+        if sentinel in values:
+            violation = Violation(f"$.{field.part}.{field.name}", "this value is reserved for 'missing'", ascii(sentinel))
+            raise InvalidRequest(f"{violation.path}: {violation.rule}", [violation])
+
+    def single(values: list[Any]) -> npt.NDArray[Any]:
+        if must_have:
+            refuse_sentinel(values)
+        elif None in values:
+            values = [sentinel if value is None else value for value in values]
+        return np.array(values, dtype)
+
+    def several(values: list[Any]) -> npt.NDArray[Any]:
+        width = max(1, max(len(value) if value else 0 for value in values))
+        padding = [sentinel] * width
+        rows = [[*value, *padding[len(value) :]] if value else padding for value in values]
+        if must_have:
+            for value in values:
+                refuse_sentinel(value)
+        return np.array(rows, dtype)
+
+    return several if field.is_list else single
+
+
+def _numbers(values: list[Any]) -> npt.NDArray[Any]:
+    return np.array(values, np.float32)  # None becomes NaN, the sentinel for "missing"
