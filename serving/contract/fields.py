@@ -39,8 +39,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from serving.contract.errors import SpecificationError
 
 MISSING_STRING = "\uffff"
-"""Stands for "no value" in string inputs: a Unicode noncharacter, meant for process-internal use
-(Unicode Standard, section 23.7), and therefore refused in requests."""
+"""Stands for "no value" in string inputs: a Unicode noncharacter, meant for process-internal use (Unicode Standard,
+section 23.7), that no real id has. A request that sends it says "no value"."""
 
 MISSING_INTEGER = -(2**63)
 """Stands for "no value" in integer inputs; requests are bounded to the other 64-bit integers."""
@@ -48,7 +48,7 @@ MISSING_INTEGER = -(2**63)
 REQUEST_INDEX = "request_index"
 """Name of the graph input ``(N,) int64`` that maps each candidate to its request's row."""
 
-SPEC_SCHEMA_VERSION = 1
+SPEC_SCHEMA_VERSION: Literal[1] = 1
 
 Part = Literal["user", "context", "candidate"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -57,6 +57,7 @@ Buckets = Annotated[int, Field(ge=2, le=2**31 - 2)]
 Dim = Annotated[int, Field(ge=1, le=1024)]
 Missing = Literal["own", "zero", "reject"]
 Unseen = Literal["shared", "mean", "zero"]
+Pooling = Literal["mean", "sum", "sqrtn"]
 
 
 class _Frozen(BaseModel):
@@ -99,8 +100,8 @@ class CategoricalField(_Hashed):
     """No value: a trained row of its own, zeros, or the request is refused."""
     max_values: Annotated[int, Field(ge=1, le=1000)] = 1
     """1 is a single value, more make the field a list of at most so many."""
-    pooling: Literal["mean", "sum"] = "mean"
-    """How the embeddings of several values become one."""
+    pooling: Pooling = "mean"
+    """How the embeddings of several values become one; ``sqrtn`` is the sum over the square root of the count."""
     max_length: Annotated[int, Field(ge=1, le=4096)] = 128
     """Longest string accepted, in characters."""
 
@@ -147,7 +148,7 @@ class Cross(_Hashed):
     fields: Annotated[tuple[Name, ...], Field(min_length=2, max_length=5)]
     missing: Literal["own", "zero"] = "zero"
     """Any member missing makes the combination missing: a trained row of its own, or zeros."""
-    pooling: Literal["mean", "sum"] = "mean"
+    pooling: Pooling = "mean"
 
 
 AnyField = Annotated[CategoricalField | NumericField, Field(discriminator="kind")]

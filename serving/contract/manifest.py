@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from serving.contract.fields import REQUEST_INDEX, FeatureSpec
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_SCHEMA_VERSION = 1
+MANIFEST_SCHEMA_VERSION: Literal[1] = 1
 PROBABILITY = "probability"
 """Name of the graph output ``(N,) float32``."""
 

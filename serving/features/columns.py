@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.contract.errors import InvalidRequest, Violation
 from serving.contract.fields import MISSING_INTEGER, MISSING_STRING, REQUEST_INDEX, CategoricalField, FeatureSpec, NumericField
 from serving.features.requests import RankRequest
 
@@ -37,11 +36,6 @@ class ColumnEncoder:
         dict
             Field name → ``(R,)``, ``(R, V)``, ``(N,)`` or ``(N, V)`` of object (strings), int64 or float32;
             and ``request_index (N,) int64``.
-
-        Raises
-        ------
-        InvalidRequest
-            A field that must have a value holds the sentinel for "missing".
         """
         if len(requests) == 1:
             candidates = requests[0].candidates
@@ -61,17 +55,8 @@ def _encoder(field: CategoricalField | NumericField) -> Encoder:
         return _numbers
     dtype: Any = object if field.dtype == "string" else np.int64
     sentinel: Any = MISSING_STRING if field.dtype == "string" else MISSING_INTEGER
-    must_have = field.missing == "reject" or field.name == "id"
-
-    def refuse_sentinel(values: list[Any]) -> None:
-        if sentinel in values:
-            violation = Violation(f"$.{field.part}.{field.name}", "this value is reserved for 'missing'", ascii(sentinel))
-            raise InvalidRequest(f"{violation.path}: {violation.rule}", [violation])
-
     def single(values: list[Any]) -> npt.NDArray[Any]:
-        if must_have:
-            refuse_sentinel(values)
-        elif None in values:
+        if None in values:
             values = [sentinel if value is None else value for value in values]
         return np.array(values, dtype)
 
@@ -79,9 +64,6 @@ def _encoder(field: CategoricalField | NumericField) -> Encoder:
         width = max(1, max(len(value) if value else 0 for value in values))
         padding = [sentinel] * width
         rows = [[*value, *padding[len(value) :]] if value else padding for value in values]
-        if must_have:
-            for value in values:
-                refuse_sentinel(value)
         return np.array(rows, dtype)
 
     return several if field.is_list else single

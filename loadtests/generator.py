@@ -1,0 +1,157 @@
+"""The process that sends the load: Locust without its web page, started, watched and ended from here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+from loadtests.errors import GeneratorError, LoadTestError, ServiceError
+from loadtests.load_profile import LoadProfile
+from loadtests.report import REPORT_NAME
+from serving.contract.errors import SettingsError
+
+LOCUSTFILE = Path(__file__).parent / "users" / "ranking.py"
+
+LOG_NAME = "locust.log"
+
+GRACE_S = 120.0
+"""Time beyond the test's own for starting, for answers still under way (11 s) and for the report of a long
+run on a slow machine. The first drawing on a machine builds matplotlib's font cache, which alone may take 20 s."""
+
+TERMINATE_S = 5.0
+"""A terminated Locust writes what it has; after this it is killed."""
+
+POLL_S = 0.1
+
+LOG_TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the generator is to do."""
+
+    host: str
+    profile: LoadProfile
+    requests_file: Path | None
+    out: Path
+
+    def command(self) -> list[str]:
+        """Return the child's command line."""
+        profile = self.profile
+        options = {
+            "--host": self.host,
+            "--users": profile.users,
+            # All users within the first second: ramps belong to tests that look for a limit.
+            "--spawn-rate": profile.users,
+            "--run-time": f"{profile.duration_s}s",
+            "--candidates": profile.candidates,
+            "--payload-seed": profile.payload_seed,
+            "--requests-file": "" if self.requests_file is None else self.requests_file,
+            "--report-dir": self.out,
+            # Failed requests are for the profile's limit to judge; they are no failure of the generator.
+            "--exit-code-on-error": 0,
+        }
+        arguments = [f"{name}={value}" for name, value in options.items()]
+        return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", *arguments]
+
+
+def run_generator(order: Order, on_tick: Callable[[float], None]) -> None:
+    """Run the load to its end.
+
+    Parameters
+    ----------
+    order
+        What to send where.
+    on_tick
+        Called several times a second with the seconds since the start.
+
+    Raises
+    ------
+    ServiceError
+        When the service went away before the load began, or nothing was measured.
+    SettingsError
+        When the generator refused an option or a file.
+    GeneratorError
+        When it died or ran past its time.
+    """
+    order.out.mkdir(parents=True, exist_ok=True)
+    log = order.out / LOG_NAME
+    limit_s = order.profile.duration_s + GRACE_S
+    with log.open("wb") as sink, _child(order.command(), sink) as child:
+        began_s = time.monotonic()
+        while child.poll() is None:
+            elapsed_s = time.monotonic() - began_s
+            if elapsed_s > limit_s:
+                raise GeneratorError(f"Locust did not end within {limit_s:.0f} s and was stopped; the end of {log}:\n{_tail(log)}")
+            on_tick(elapsed_s)
+            time.sleep(POLL_S)
+    if child.returncode != 0:
+        raise _reason(child.returncode, log)
+    if not (order.out / REPORT_NAME).exists():
+        raise GeneratorError(f"Locust ended well and wrote no {REPORT_NAME}; the end of {log}:\n{_tail(log)}")
+
+
+def _reason(code: int, log: Path) -> LoadTestError | SettingsError:
+    """Turn the child's exit code, which ``users/ranking.py`` chooses, into an error."""
+    tail = f"the end of {log}:\n{_tail(log)}"
+    if code == 2:
+        return SettingsError(f"Locust refused its options or a file; {tail}")
+    if code == 3:
+        return ServiceError(f"nothing could be measured; {tail}")
+    ended = f"was killed by signal {-code}" if code < 0 else f"died with exit code {code}"
+    return GeneratorError(f"Locust {ended}; check that pilotage[loadtest] is installed and that memory was left; {tail}")
+
+
+@contextmanager
+def _child(command: list[str], sink: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a child in a process group of its own and leave none of the group behind, however this ends."""
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sink,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    # Without this a terminated `pilotage loadtest` would leave the load running.
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield child
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        _end_group(child)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        _signal_group(child.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=TERMINATE_S)
+    # The child leads its group, so the group's number is the child's; whoever is left in it is ended.
+    _signal_group(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return
+
+
+def _tail(log: Path) -> str:
+    """Return the last lines of the log."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:]) or "  (it is empty)"

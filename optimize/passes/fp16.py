@@ -1,0 +1,48 @@
+"""Half-precision weights and arithmetic, with inputs and outputs kept as they are."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import onnx
+
+from optimize.passes.base import PassNotApplicable, copy_of
+
+KEPT_OPERATORS = ("MurmurHash3", "Mod", "IsNaN", "Where", "Max", "Min", "Log", "Asinh")
+"""Feature preprocessing stays in float32: ids and raw numbers may exceed half precision's 65,504."""
+
+
+@dataclass(frozen=True)
+class Fp16:
+    """Convert float32 weights and operators to float16.
+
+    On ONNX Runtime's CPU provider this halves the file and wins no time, since it casts back and forth.
+    """
+
+    name: str = "fp16"
+    changes: str = "weights and activations as float16; inputs, outputs and feature preprocessing stay float32"
+
+    def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Return the converted model.
+
+        Raises
+        ------
+        PassNotApplicable
+            The model has no float32 weights.
+        """
+        from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+        if not any(tensor.data_type == onnx.TensorProto.FLOAT for tensor in model.graph.initializer):
+            raise PassNotApplicable("the model has no float32 weights")
+        kept_nodes = [node.name for node in model.graph.node if node.name.startswith("features/")]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one warning for each weight that rounds to a subnormal
+            converted = convert_float_to_float16(
+                copy_of(model),
+                keep_io_types=True,
+                op_block_list=[*DEFAULT_OP_BLOCK_LIST, *KEPT_OPERATORS],
+                node_block_list=kept_nodes,
+            )
+        result: onnx.ModelProto = converted
+        return result

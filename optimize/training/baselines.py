@@ -1,0 +1,171 @@
+"""The rivals that a ranking model must beat: hashed logistic regression and gradient-boosted trees.
+
+Both see the same fields, the same training target and the same validation part as the network; each picks its own
+strength of regularization on the validation part.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from optimize.data.interactions import Interactions
+from optimize.features.encode import Encoded
+from optimize.training.metrics import auc
+from serving.contract.fields import FeatureSpec
+
+Floats = npt.NDArray[np.float64]
+
+INVERSE_STRENGTHS = (0.1, 1.0)
+"""Values of scikit-learn's ``C`` that are tried; outside them the validation AUC fell on both data sets."""
+
+MAX_SOLVER_ROUNDS = 150
+MIN_FREQUENCY = 10
+"""Ids seen less often are one category for the trees, which split on categories one by one."""
+
+MAX_TREES = 600
+EARLY_STOPPING_ROUNDS = 40
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """Test probabilities ``(B,) float64`` of one baseline and the settings that validation chose."""
+
+    name: str
+    chosen: str
+    probability: Floats
+
+
+def logistic_regression(
+    spec: FeatureSpec, parts: tuple[Encoded, Encoded, Encoded], target: npt.NDArray[np.float32], validation_label: npt.NDArray[np.float32]
+) -> BaselineResult:
+    """Fit a linear model over the one-hot embedding rows and the numbers, as hashed features are used classically.
+
+    Parameters
+    ----------
+    parts
+        Encoded training, validation and test parts.
+    target
+        ``(B,)`` training target in [0, 1]; values between count as a click and a non-click, weighted.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    train, validation, test = (_one_hot(spec, part) for part in parts)
+    soft = bool(np.any((target > 0) & (target < 1)))
+    x = sparse.vstack([train, train]).tocsr() if soft else train
+    y = np.repeat([1, 0], len(target)) if soft else (target > 0).astype(int)
+    weight = np.concatenate([target, 1 - target]) if soft else None
+    best: tuple[float, float, Any] | None = None
+    for c in INVERSE_STRENGTHS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits of the optimum do not move the AUC
+            model = LogisticRegression(C=c, max_iter=MAX_SOLVER_ROUNDS, tol=1e-3).fit(x, y, weight)
+        score = auc(validation_label, model.decision_function(validation))
+        if best is None or score > best[0]:
+            best = (score, c, model)
+    assert best is not None
+    return BaselineResult("logistic regression", f"C = {best[1]}", best[2].predict_proba(test)[:, 1])
+
+
+def boosted_trees(
+    spec: FeatureSpec,
+    parts: tuple[Interactions, Interactions, Interactions],
+    target: npt.NDArray[np.float32],
+    seed: int,
+) -> BaselineResult:
+    """Fit LightGBM on the raw ids as categories, the numbers, and lists as counts of their most frequent values.
+
+    Whether lists help is decided on the validation part.
+
+    Parameters
+    ----------
+    parts
+        Raw training, validation and test parts.
+    target
+        ``(B,)`` training target in [0, 1].
+    """
+    import lightgbm as lgb
+
+    settings = {
+        "objective": "cross_entropy",
+        "learning_rate": 0.08,
+        "num_leaves": 63,
+        "min_data_in_leaf": 50,
+        "cat_smooth": 20,
+        "cat_l2": 10,
+        "max_cat_threshold": 256,
+        "feature_fraction": 0.8,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "metric": "auc",
+        "verbose": -1,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+    }
+    best: tuple[float, str, npt.NDArray[np.float32], Any] | None = None
+    for lists in (True, False):
+        columns = _TreeColumns(spec, parts[0], lists=lists)
+        train, validation, test = (columns.matrix(part) for part in parts)
+        data = lgb.Dataset(train, target, categorical_feature=columns.categories)
+        check = lgb.Dataset(validation, parts[1].label, reference=data, categorical_feature=columns.categories)
+        stop = lgb.early_stopping(EARLY_STOPPING_ROUNDS, verbose=False)
+        model = lgb.train(settings, data, MAX_TREES, valid_sets=[check], callbacks=[stop])
+        score = auc(parts[1].label, model.predict(validation))
+        if best is None or score > best[0]:
+            best = (score, f"{model.best_iteration} trees, {'with' if lists else 'without'} lists", test, model)
+    assert best is not None
+    return BaselineResult("LightGBM", best[1], np.asarray(best[3].predict(best[2]), np.float64))
+
+
+def _one_hot(spec: FeatureSpec, part: Encoded) -> sparse.csr_matrix:
+    """Rows of all fields side by side, lists scaled by the root of their length; missing is nothing."""
+    blocks = []
+    for hashed in spec.hashed:
+        rows = part.rows[hashed.name]
+        rows = rows if rows.ndim == 2 else rows[:, None]
+        present = rows > 0
+        scale = 1 / np.sqrt(np.maximum(present.sum(axis=1), 1))
+        at, slot = np.nonzero(present)
+        blocks.append(sparse.csr_matrix((scale[at], (at, rows[at, slot])), shape=(len(rows), hashed.rows)))
+    blocks += [sparse.csr_matrix(part.numbers[number.name][:, None]) for number in spec.numeric]
+    return sparse.hstack(blocks, format="csr")
+
+
+class _TreeColumns:
+    """Columns for trees: codes of single ids, counts of frequent list values, raw numbers."""
+
+    MOST_LIST_VALUES = 24
+
+    def __init__(self, spec: FeatureSpec, train: Interactions, *, lists: bool) -> None:
+        self._codes: dict[str, dict[Any, int]] = {}
+        self._values: dict[str, list[Any]] = {}
+        self._numbers = [number.name for number in spec.numeric]
+        for field in spec.categorical:
+            if field.is_list and not lists:
+                continue
+            values, counts = np.unique(train.columns[field.name].astype(str), return_counts=True)
+            by_count = [str(value) for value in values[np.argsort(-counts, kind="stable")]]
+            if field.is_list:
+                self._values[field.name] = by_count[: self.MOST_LIST_VALUES]
+            else:
+                frequent = int((counts >= MIN_FREQUENCY).sum())
+                self._codes[field.name] = {value: i for i, value in enumerate(by_count[:frequent])}
+        self.categories = list(range(len(self._codes)))
+
+    def matrix(self, part: Interactions) -> npt.NDArray[np.float32]:
+        """Feature matrix ``(B, F) float32``; -1 is a rare or unseen id."""
+        columns: list[Any] = []
+        for name, codes in self._codes.items():
+            columns.append([codes.get(value, -1) for value in part.columns[name].astype(str).tolist()])
+        columns += [part.columns[name] for name in self._numbers]
+        for name, values in self._values.items():
+            text = part.columns[name].astype(str)
+            columns += [(text == value).sum(axis=1) for value in values]
+        return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)

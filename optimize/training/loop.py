@@ -1,0 +1,144 @@
+"""The training loop of the ranking models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from optimize.features.encode import Encoded
+from optimize.models.base import RankingModel
+from optimize.training.metrics import auc
+
+EVALUATION_ROWS = 8192
+
+
+class TrainingSettings(BaseModel):
+    """How to train."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 15
+    """Most passes over the training data."""
+    patience: Annotated[int, Field(ge=1)] = 3
+    """Stop after so many epochs without a better validation AUC."""
+    batch_size: Annotated[int, Field(ge=1)] = 2048
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Of the dense layers (AdamW)."""
+    embedding_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of the embedding tables (AdamW)."""
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    """Decay a step of the moving average of the weights that is evaluated and kept; 0 keeps the last step's."""
+    grade_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the finer outcome (a rating) in the training target, where the data has one."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Encoded training and validation parts, one interaction a row.
+
+    Attributes
+    ----------
+    target
+        ``(B,) float32`` in [0, 1], what the loss is measured against.
+    label
+        ``(B,) float32`` of the validation part.
+    """
+
+    train: Encoded
+    target: npt.NDArray[np.float32]
+    validation: Encoded
+    label: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One pass over the training data."""
+
+    epoch: int
+    loss: float
+    validation_auc: float
+    seconds: float
+
+
+def train(model: RankingModel, data: TrainingData, settings: TrainingSettings, seed: int, on_epoch: Callable[[EpochReport], None]) -> list[EpochReport]:
+    """Train `model` in place and leave it at its best epoch, unseen rows settled.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss became NaN or infinite.
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) in tables], "weight_decay": settings.embedding_decay},
+        {"params": [p for p in model.parameters() if id(p) not in tables], "weight_decay": settings.weight_decay},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    loss_of = nn.BCEWithLogitsLoss()
+    parameters = list(model.parameters())
+    average = [p.detach().clone() for p in parameters]
+    rng = np.random.default_rng(seed)
+    target = torch.from_numpy(data.target)
+    history: list[EpochReport] = []
+    best, best_weights, steps = -1.0, [p.detach().clone() for p in parameters], 0
+    for epoch in range(1, settings.epochs + 1):
+        started = time.perf_counter()
+        model.train()
+        losses = []
+        for index, rows, numbers in _batches(data.train, rng.permutation(len(target)), settings.batch_size):
+            loss = loss_of(model.interaction_logits(rows, numbers), target[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            steps += 1
+            losses.append(loss.item())
+            with torch.no_grad():
+                # The ramp keeps the first, random weights out of a young average; as in TensorFlow's ExponentialMovingAverage.
+                torch._foreach_lerp_(average, parameters, 1 - min(settings.averaging, (1 + steps) / (10 + steps)))
+        if not np.isfinite(losses).all():
+            raise FloatingPointError(f"the training loss became {losses[-1]} in epoch {epoch}; try a lower learning_rate than {settings.learning_rate}")
+        current = [p.detach().clone() for p in parameters]
+        _assign(parameters, average if settings.averaging else current)
+        score = auc(data.label, logits(model, data.validation))
+        history.append(EpochReport(epoch, float(np.mean(losses)), score, time.perf_counter() - started))
+        on_epoch(history[-1])
+        if score > best:
+            best, best_weights = score, [p.detach().clone() for p in parameters]
+        elif epoch - max(history, key=lambda report: report.validation_auc).epoch >= settings.patience:
+            break
+        _assign(parameters, current)
+    _assign(parameters, best_weights)
+    model.eval()
+    model.settle_unseen({name: torch.from_numpy(rows) for name, rows in data.train.rows.items()})
+    return history
+
+
+def logits(model: RankingModel, encoded: Encoded) -> npt.NDArray[np.float32]:
+    """Raw log-odds ``(B,) float32`` of interactions, in evaluation mode."""
+    model.eval()
+    total = len(next(iter(encoded.rows.values())))
+    with torch.inference_mode():
+        chunks = [model.interaction_logits(rows, numbers).numpy() for _, rows, numbers in _batches(encoded, np.arange(total), EVALUATION_ROWS)]
+    return np.concatenate(chunks)
+
+
+def _batches(data: Encoded, order: npt.NDArray[np.int64], size: int) -> Iterator[tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]]:
+    rows = {name: torch.from_numpy(values) for name, values in data.rows.items()}
+    numbers = {name: torch.from_numpy(values) for name, values in data.numbers.items()}
+    for index in torch.from_numpy(order).split(size):
+        yield index, {k: v[index] for k, v in rows.items()}, {k: v[index] for k, v in numbers.items()}
+
+
+@torch.no_grad()
+def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

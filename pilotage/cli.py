@@ -1,0 +1,74 @@
+"""The ``pilotage`` command: mounts the stages' own commands, each loaded only when it is called.
+
+``pilotage --help`` imports neither torch nor BentoML nor Locust.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+# Command → module with its Typer app, and the line for the list of commands.
+STAGES = {
+    "train": ("optimize.cli.train", "Train a ranking model beside its baselines."),
+    "optimize": ("optimize.cli.optimize", "Export, build variants, choose the fastest inside the accuracy budget."),
+    "bundle": ("optimize.cli.bundle", "Make, check and import bundles."),
+    "serve": ("serving.cli", "Serve a bundle over HTTP."),
+    "loadtest": ("loadtests.cli", "Load a running service and report latencies."),
+    "demo": ("pilotage.demo", "All of it in one go, on real clicks."),
+}
+
+WRONG_USE, INFRASTRUCTURE = 2, 3
+
+
+class _Lazy(TyperGroup):
+    """A group whose commands are imported on first use."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(STAGES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return what the list of commands needs: a name and a line, nothing imported."""
+        if cmd_name not in STAGES:
+            return None
+        line = typer.Typer(add_completion=False)
+        line.command(cmd_name, help=STAGES[cmd_name][1])(lambda: None)
+        return get_command(line)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the stage that is called."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in STAGES:
+            command = get_command(importlib.import_module(STAGES[name][0]).app)
+            command.name = name
+        return name, command, rest
+
+
+app = typer.Typer(cls=_Lazy, add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def pilotage() -> None:
+    """From a trained PyTorch model to a service that answers in milliseconds, measured at every step."""
+
+
+def main() -> None:
+    """Run the command; a mistake that a person can mend is one message and exit code 2."""
+    try:
+        app()
+    except Exception as error:
+        from serving.contract.errors import PilotageError
+
+        if not isinstance(error, PilotageError):
+            raise
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(WRONG_USE)
+
+
+if __name__ == "__main__":
+    main()

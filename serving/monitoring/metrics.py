@@ -1,0 +1,77 @@
+"""Prometheus metrics of the service, right with one worker or several."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds in seconds. Answers take 0.3 to 10 ms here; BentoML's own buckets start at 5 ms."""
+
+CANDIDATE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+STAGES = ("decode", "rank", "encode")
+
+
+class RankingMetrics:
+    """Counters and histograms of one ranking service.
+
+    Made after BentoML has set ``PROMETHEUS_MULTIPROC_DIR``, never at import: ``prometheus_client`` decides
+    between one process and several when it is first imported.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        import prometheus_client as prometheus
+
+        registry = registry or prometheus.REGISTRY
+        labels = ("model", "version")
+        self.request_seconds = prometheus.Histogram(
+            "pilotage_request_seconds", "Time from the whole body read to the answer encoded.", (*labels, "status"), buckets=BUCKETS_S, registry=registry
+        )
+        self.stage_seconds = prometheus.Histogram(
+            "pilotage_stage_seconds", "Time in one stage of a request.", (*labels, "stage"), buckets=BUCKETS_S, registry=registry
+        )
+        self.candidates = prometheus.Histogram(
+            "pilotage_request_candidates", "Candidates a request.", labels, buckets=CANDIDATE_BUCKETS, registry=registry
+        )
+
+    def bind(self, model: str, version: str) -> BoundMetrics:
+        """Resolve the labels of one model once, so that a request looks nothing up."""
+        return BoundMetrics(self, model, version)
+
+
+class BoundMetrics:
+    """Metrics of one model and version."""
+
+    def __init__(self, metrics: RankingMetrics, model: str, version: str) -> None:
+        self._requests = metrics.request_seconds
+        self._labels = (model, version)
+        self._ok = metrics.request_seconds.labels(model, version, "200")
+        self._stages = tuple(metrics.stage_seconds.labels(model, version, stage) for stage in STAGES)
+        self._candidates = metrics.candidates.labels(model, version)
+
+    def answered(self, marks_s: tuple[float, ...], candidates: int) -> None:
+        """Record an answered request: the times before and after each of `STAGES`, in seconds."""
+        for stage, begin, end in zip(self._stages, marks_s, marks_s[1:], strict=False):
+            stage.observe(end - begin)
+        self._ok.observe(marks_s[-1] - marks_s[0])
+        self._candidates.observe(candidates)
+
+    def refused(self, status: int, seconds: float) -> None:
+        """Record a request that was not answered with 200."""
+        self._requests.labels(*self._labels, str(status)).observe(seconds)
+
+
+def exposition() -> tuple[bytes, str]:
+    """All metrics of all workers in Prometheus' text format, and its content type."""
+    import prometheus_client as prometheus
+    from prometheus_client import multiprocess
+
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return prometheus.generate_latest(), prometheus.CONTENT_TYPE_LATEST
+    registry = prometheus.CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return prometheus.generate_latest(registry), prometheus.CONTENT_TYPE_LATEST

@@ -1,0 +1,102 @@
+"""An ONNX Runtime session that knows its signature and holds callers to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from serving.contract.errors import BundleError, ModelOutputError
+from serving.contract.manifest import DType, Signature, TensorSpec, difference
+
+_DTYPES: dict[str, DType] = {"tensor(string)": "string", "tensor(int64)": "int64", "tensor(float)": "float32"}
+_NUMPY: dict[DType, npt.DTypeLike] = {"string": np.dtype(object), "int64": np.dtype(np.int64), "float32": np.dtype(np.float32)}
+
+LOG_ERRORS_ONLY = 3
+
+
+class GraphSession:
+    """One graph, loaded and ready to run.
+
+    Parameters
+    ----------
+    path
+        The ``.onnx`` file.
+    threads
+        Threads inside one run. Spinning is off: cores are shared with the HTTP server and other pods.
+
+    Raises
+    ------
+    BundleError
+        ONNX Runtime cannot load the file.
+    """
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = LOG_ERRORS_ONLY
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        started = time.perf_counter()
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises several unrelated types for a bad file
+            raise BundleError(f"graph {path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}") from error
+        self.load_ms = (time.perf_counter() - started) * 1e3
+        self.path = path
+        self.threads = threads
+        self.signature = Signature(
+            inputs=tuple(_tensor(path, node) for node in self._session.get_inputs()),
+            outputs=tuple(_tensor(path, node) for node in self._session.get_outputs()),
+        )
+        self._outputs = [tensor.name for tensor in self.signature.outputs]
+        self._guards = {tensor.name: (_NUMPY[tensor.dtype], len(tensor.shape)) for tensor in self.signature.inputs}
+
+    def require(self, expected: Signature) -> None:
+        """Refuse a graph whose inputs and outputs are not those of `expected`.
+
+        Raises
+        ------
+        BundleError
+            Naming the first tensor that does not fit.
+        """
+        gap = difference(expected, self.signature)
+        if gap:
+            raise BundleError(f"graph {self.path.name!r} does not fit the manifest's signature: {gap}")
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Run the graph once.
+
+        Parameters
+        ----------
+        feeds
+            Input name → array; dtypes and ranks as in the signature (strings as object arrays).
+
+        Raises
+        ------
+        TypeError
+            A feed's dtype or rank is not the signature's: a mistake of the calling room, not of a client.
+        ModelOutputError
+            The run itself failed.
+        """
+        for name, (dtype, rank) in self._guards.items():
+            feed = feeds[name]
+            if feed.dtype != dtype or feed.ndim != rank:
+                raise TypeError(f"input {name!r} takes {dtype} with {rank} axes, got {feed.dtype} with {feed.ndim}")
+        try:
+            outputs: list[npt.NDArray[Any]] = self._session.run(self._outputs, dict(feeds))
+        except Exception as error:  # pybind raises per-status types that share no base but Exception
+            raise ModelOutputError(f"graph {self.path.name!r} failed: {error}") from error
+        return outputs
+
+
+def _tensor(path: Path, node: Any) -> TensorSpec:
+    dtype = _DTYPES.get(node.type)
+    if dtype is None:
+        raise BundleError(f"graph {path}: {node.name!r} has type {node.type}, only {', '.join(_DTYPES)} are served")
+    return TensorSpec(name=node.name, dtype=dtype, shape=tuple(axis if axis is not None else "?" for axis in node.shape))

@@ -1,0 +1,60 @@
+"""The BentoML service: ``bentoml serve serving.services.ranking:RankingService``.
+
+Thin on purpose: it finds the bundle, loads and warms it, and mounts the HTTP application. BentoML's per-request
+middleware (access log, tracing, its own metrics) is off, since it costs more than the model does.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import bentoml
+from starlette.exceptions import HTTPException
+
+from serving.contract.bundle import open_bundle
+from serving.contract.errors import PilotageError
+from serving.monitoring.metrics import RankingMetrics
+from serving.ranking.ranker import Ranker
+from serving.runtime.cpus import usable_cores
+from serving.services.application import Loaded, build_application
+from serving.services.settings import load_settings
+from serving.services.store import locate
+
+log = logging.getLogger("bentoml.pilotage")
+
+WARM_UP_SIZES = (1, 10, 100, 500, 1000)
+_loaded = Loaded()
+
+
+@bentoml.service(
+    name="pilotage-ranking",
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*", "sample_rate": 0.0},
+    traffic={"timeout": 30},
+    endpoints={"livez": "/livez", "readyz": "/readyz"},
+)
+@bentoml.asgi_app(build_application(_loaded), path="/")
+class RankingService:
+    """Load the bundle when the worker starts; stay alive but unready when that fails."""
+
+    def __init__(self) -> None:
+        try:
+            settings = load_settings()
+            bundle = open_bundle(locate(settings.bundle))
+            ranker = Ranker(bundle, threads=settings.threads or usable_cores(), max_candidates=settings.max_candidates)
+            ranker.warm_up(WARM_UP_SIZES)
+        except PilotageError as error:
+            _loaded.reason = str(error)
+            log.error("not ready: %s", error)
+            return
+        _loaded.max_body_bytes = settings.max_body_bytes
+        _loaded.metrics = RankingMetrics().bind(bundle.manifest.name, bundle.manifest.version)
+        _loaded.ranker = ranker
+        log.info("ready: %s %s from %s, %d threads", bundle.manifest.name, bundle.manifest.version, bundle.path, ranker.session.threads)
+
+    async def __is_ready__(self) -> bool:
+        """Answer ``/readyz``; the reason goes into the body."""
+        if _loaded.ranker is None:
+            raise HTTPException(503, f"not ready: {_loaded.reason}")
+        return True
