@@ -140,5 +140,3 @@ def _svg(figure: Figure, name: str) -> str:
     text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
     return text.replace(INK, "currentColor")
-
-

@@ -42,17 +42,17 @@ def loadtest(
 
     A closed loop flatters a service that stalls: while it stalls, nobody asks (coordinated omission).
     """
-    from loadtests.generator import Order  # noqa: PLC0415
-    from loadtests.load_profile import load_profile  # noqa: PLC0415
-    from loadtests.users.service import check_host, fetch_model  # noqa: PLC0415
-    from serving.contract.errors import PilotageError  # noqa: PLC0415
+    from loadtests.generator import Order
+    from loadtests.load_profile import load_profile
+    from loadtests.users.service import check_host, fetch_model
+    from serving.contract.errors import PilotageError
 
     try:
         chosen = load_profile(profile, users=users, duration_s=duration_s, candidates=candidates, payload_seed=payload_seed)
         order = Order(host=check_host(host), profile=chosen, requests_file=requests_file, out=out)
         model = fetch_model(order.host)
         if requests_file is not None:
-            from loadtests.users.recorded import read_recorded  # noqa: PLC0415
+            from loadtests.users.recorded import read_recorded
 
             read_recorded(requests_file, max_candidates=model.max_candidates)
         report = _carry_out(order)
@@ -63,7 +63,7 @@ def loadtest(
         _fail(error)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
-    from loadtests.summary import print_summary  # noqa: PLC0415
+    from loadtests.summary import print_summary
 
     passed = report.error_pct <= chosen.max_error_pct
     print_summary(report, out, max_error_pct=chosen.max_error_pct, passed=passed)
@@ -73,11 +73,11 @@ def loadtest(
 
 def _carry_out(order: Order) -> Report:
     """Run the generator under a progress bar and read what it wrote."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from loadtests.generator import run_generator  # noqa: PLC0415
-    from loadtests.report import read_report  # noqa: PLC0415
+    from loadtests.generator import run_generator
+    from loadtests.report import read_report
 
     files = [order.out / name for name in OUTPUTS]
     for stale in files:
@@ -98,7 +98,7 @@ def _carry_out(order: Order) -> Report:
 
 def _fail(error: Exception) -> NoReturn:
     """Say what went wrong on stderr and leave with the code that the error's kind has."""
-    from loadtests.errors import LoadTestError  # noqa: PLC0415
+    from loadtests.errors import LoadTestError
 
     typer.echo(f"pilotage loadtest: {error}", err=True)
     raise typer.Exit(EXIT_INFRASTRUCTURE if isinstance(error, LoadTestError | OSError) else EXIT_WRONG_USE)

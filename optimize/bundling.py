@@ -52,7 +52,9 @@ def bundle_run(run_folder: Path, target: Path, *, name: str | None, version: str
         signature=ranking_signature(record.features),
         features=record.features,
         calibration=record.calibration,
-        quality=Quality(data=f"{record.data}, test part", data_fingerprint=report.fingerprints["test"], rows=report.rows["test"], metrics=candidate.test),
+        quality=Quality(
+            data=f"{record.data}, test part", data_fingerprint=report.fingerprints["test"], rows=report.rows["test"], metrics=candidate.test
+        ),
         provenance=Provenance(
             created_at=datetime.now(UTC),
             architecture=record.recipe.model.architecture,

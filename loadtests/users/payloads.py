@@ -81,9 +81,7 @@ class Body:
     top_k: int | None
 
 
-def generate(
-    spec: FeatureSpec, *, sizes: Mapping[int, float], max_candidates: int, seed: int, count: int = POOL_SIZE
-) -> tuple[Body, ...]:
+def generate(spec: FeatureSpec, *, sizes: Mapping[int, float], max_candidates: int, seed: int, count: int = POOL_SIZE) -> tuple[Body, ...]:
     """Make a pool of bodies.
 
     Parameters

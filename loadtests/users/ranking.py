@@ -92,7 +92,7 @@ class LoadRun:
         write_samples(samples, folder / SAMPLES_NAME)
         write_report(report, folder / REPORT_NAME)
         # matplotlib takes a second to import: not while the load runs.
-        from loadtests.page import PAGE_NAME, write_page  # noqa: PLC0415
+        from loadtests.page import PAGE_NAME, write_page
 
         write_page(report, samples, folder / PAGE_NAME)
         logger.info("report written to %s", folder)
@@ -121,9 +121,7 @@ class RankingUser(FastHttpUser):
         # The sample is taken in `record_sample`, from the event that Locust's own statistics are made of.
         payload: Any = body.data  # bytes are sent as they are; Locust's annotation only knows text
         context = {"candidates": body.candidates, "started_s": time.perf_counter() - run.began_s}
-        with self.client.post(
-            RANK_PATH, data=payload, headers=HEADERS, name=REQUEST_NAME, context=context, catch_response=True
-        ) as answer:
+        with self.client.post(RANK_PATH, data=payload, headers=HEADERS, name=REQUEST_NAME, context=context, catch_response=True) as answer:
             broken = answer.request_meta["exception"]
             # Locust's stand-in for an answer that never came has no status that could be asked for.
             status = answer.status_code if vars(answer).get("_response") is not None else 0

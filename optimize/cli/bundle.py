@@ -35,7 +35,9 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")]) -> No
     opened = open_bundle(bundle)
     GraphSession(opened.graph_path, threads=1).require(opened.manifest.signature)
     size_bytes = sum(entry.size_bytes for entry in opened.manifest.files.values())
-    typer.echo(f"{bundle}: {opened.manifest.name} {opened.manifest.version}, {len(opened.manifest.files)} files, {size_bytes / 1e6:.2f} MB, all checksums hold")
+    typer.echo(
+        f"{bundle}: {opened.manifest.name} {opened.manifest.version}, {len(opened.manifest.files)} files, {size_bytes / 1e6:.2f} MB, all checksums hold"
+    )
 
 
 @app.command("import")

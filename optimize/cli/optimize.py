@@ -37,7 +37,9 @@ def optimize(
     settings = SearchSettings(max_ne_increase_pct=max_ne_increase_pct, threads=threads or usable_cores(), rounds=rounds, seed=record.seed)
     target = run / "variants"
     with progress_bar() as progress, replace_folder(target, marker=REPORT_NAME) as folder:
-        report = search(model, load(run / VALIDATION_NAME), load(run / TEST_NAME), run.resolve().name, record.data, folder, settings, progress)
+        report = search(
+            model, load(run / VALIDATION_NAME), load(run / TEST_NAME), run.resolve().name, record.data, folder, settings, progress
+        )
         (folder / REPORT_NAME).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / PAGE_NAME).write_text(render(report, record), encoding="utf-8")
         progress("done", 1.0)
@@ -45,7 +47,14 @@ def optimize(
         typer.echo(report.model_dump_json(indent=2))
         return
     table = Table(title=f"variants of {report.run}, {report.machine.threads} thread(s)")
-    for title in ("variant", *(f"{latency.candidates} cand., ms" for latency in report.candidates[0].latency), "MB", "NE change, %", "test AUC", "verdict"):
+    for title in (
+        "variant",
+        *(f"{latency.candidates} cand., ms" for latency in report.candidates[0].latency),
+        "MB",
+        "NE change, %",
+        "test AUC",
+        "verdict",
+    ):
         table.add_column(title, justify="left" if title in ("variant", "verdict") else "right")
     for c in report.candidates:
         verdict = c.refused or ("chosen" if c.name == report.chosen else "allowed")

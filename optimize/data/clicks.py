@@ -118,9 +118,15 @@ def draw(settings: ClickSettings) -> Interactions:
         "user_id": _hex(user, 21),
         "age_group": _names([f"{18 + 10 * i}-{27 + 10 * i}" for i in range(AGE_GROUPS)], age_group),
         "country": _names(list(COUNTRIES), country),
-        "pages": pad([[f"/p/{page}" for page in row[:length]] for row, length in zip(pages.tolist(), lengths.tolist(), strict=True)], object, MAX_PAGES),
+        "pages": pad(
+            [[f"/p/{page}" for page in row[:length]] for row, length in zip(pages.tolist(), lengths.tolist(), strict=True)],
+            object,
+            MAX_PAGES,
+        ),
         "sections": pad(
-            [[f"section-{topic}" for topic in row[:length]] for row, length in zip(page_topic.tolist(), lengths.tolist(), strict=True)], object, MAX_PAGES
+            [[f"section-{topic}" for topic in row[:length]] for row, length in zip(page_topic.tolist(), lengths.tolist(), strict=True)],
+            object,
+            MAX_PAGES,
         ),
         "device": _names(list(DEVICES), device),
         "hour": hour.astype(np.float32),

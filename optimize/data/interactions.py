@@ -109,7 +109,9 @@ def require_columns(spec: FeatureSpec, data: Interactions) -> None:
             dtype = object if field.dtype == "string" else np.int64
             is_list = field.is_list
         if column.dtype != dtype or column.ndim != 1 + is_list:
-            raise DataError(f"column {field.name!r} is {column.dtype} with {column.ndim} axes, the specification wants {np.dtype(dtype)} with {1 + is_list}")
+            raise DataError(
+                f"column {field.name!r} is {column.dtype} with {column.ndim} axes, the specification wants {np.dtype(dtype)} with {1 + is_list}"
+            )
         if is_list and column.shape[1] > field.max_values:  # type: ignore[union-attr]
             raise DataError(f"column {field.name!r} has up to {column.shape[1]} values a row, the specification allows {field.max_values}")  # type: ignore[union-attr]
 

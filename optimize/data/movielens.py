@@ -73,12 +73,18 @@ def read(path: Path) -> MovieLens:
     """
     if path.is_file() and path.suffix == ".whl":
         with zipfile.ZipFile(path) as archive:
-            return _join(*(_recbole(archive.read(f"{WHEEL_FOLDER}ml-100k.{kind}").decode("utf-8"), kind) for kind in ("inter", "user", "item")))
+            return _join(
+                *(_recbole(archive.read(f"{WHEEL_FOLDER}ml-100k.{kind}").decode("utf-8"), kind) for kind in ("inter", "user", "item"))
+            )
     for folder in (path, path / "ml-100k"):
         if (folder / "ml-100k.inter").is_file():
             return _join(*(_recbole(_text(folder / f"ml-100k.{kind}"), kind) for kind in ("inter", "user", "item")))
         if (folder / "u.data").is_file():
-            return _join(_fields(folder / "u.data", "\t", 4), _fields(folder / "u.user", "|", 5), [_grouplens_item(row) for row in _fields(folder / "u.item", "|", 24)])
+            return _join(
+                _fields(folder / "u.data", "\t", 4),
+                _fields(folder / "u.user", "|", 5),
+                [_grouplens_item(row) for row in _fields(folder / "u.item", "|", 24)],
+            )
     raise DataError(f"{path} holds no MovieLens-100k: neither u.data (GroupLens' layout) nor ml-100k.inter (RecBole's) is there")
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from optimize.data.interactions import DataError, Index, Interactions
 
 
-def split_index(data: Interactions, how: str, seed: int, shares: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> tuple[Index, Index, Index]:
+def split_index(
+    data: Interactions, how: str, seed: int, shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+) -> tuple[Index, Index, Index]:
     """Draw the rows of the three parts.
 
     Parameters

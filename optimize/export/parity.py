@@ -77,6 +77,8 @@ def request_feeds(spec: FeatureSpec, data: Interactions, candidates: np.ndarray[
     candidates
         ``(N,) int64`` rows of `data`.
     """
-    feeds: Feeds = {field.name: data.columns[field.name][candidates if field.part == "candidate" else candidates[:1]] for field in spec.fields}
+    feeds: Feeds = {
+        field.name: data.columns[field.name][candidates if field.part == "candidate" else candidates[:1]] for field in spec.fields
+    }
     feeds[REQUEST_INDEX] = np.zeros(len(candidates), np.int64)
     return feeds

@@ -65,7 +65,8 @@ class FeatureGraph:
             self._numeric(number)
             outputs.append((number_output(number.name), TensorProto.FLOAT, _axes(self.spec, number)))
         inputs = [
-            helper.make_tensor_value_info(tensor.name, DTYPES[tensor.dtype], list(tensor.shape)) for tensor in ranking_signature(self.spec).inputs
+            helper.make_tensor_value_info(tensor.name, DTYPES[tensor.dtype], list(tensor.shape))
+            for tensor in ranking_signature(self.spec).inputs
         ]
         graph = helper.make_graph(
             self.nodes,

@@ -36,7 +36,14 @@ class DcnV2(RankingModel):
     """
 
     def __init__(
-        self, spec: FeatureSpec, *, cross_layers: int, hidden: tuple[int, ...], cross_rank: int = 0, dropout: float = 0.0, embedding_dropout: float = 0.0
+        self,
+        spec: FeatureSpec,
+        *,
+        cross_layers: int,
+        hidden: tuple[int, ...],
+        cross_rank: int = 0,
+        dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
         self.embeddings = FieldEmbeddings(spec)

@@ -42,7 +42,9 @@ class Int8Dynamic:
             level = root.level
             root.setLevel(logging.ERROR)  # the quantizer advises, on the root logger, a preparation that does not apply here
             try:
-                quantize_dynamic(copy_of(model), str(target), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8)
+                quantize_dynamic(
+                    copy_of(model), str(target), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+                )
             finally:
                 root.setLevel(level)
             return onnx.load(str(target))

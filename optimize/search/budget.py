@@ -48,5 +48,3 @@ def ne_change(label: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(changes, [tail, 1 - tail])
     return NeChange(float(100 * (after.mean() / before.mean() - 1)), float(100 * low), float(100 * high))
-
-

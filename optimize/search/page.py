@@ -21,7 +21,9 @@ DOTS_PER_INCH = 130
 
 def render(report: OptimizeReport, run: RunRecord) -> str:
     """Make the page."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     chosen = next(candidate for candidate in report.candidates if candidate.name == report.chosen)
     return environment.get_template("report.html").render(
         report=report,
@@ -66,9 +68,17 @@ def _pareto(report: OptimizeReport) -> Figure:
         colour = _colour(candidate, report)
         axes.errorbar(x, middle, yerr=error, color=colour, capsize=4, linewidth=1.2)
         axes.scatter(x, middle, s=60 + 500 * (candidate.size_bytes or 0) / largest, color=colour, alpha=0.75, edgecolors="white", zorder=3)
-        axes.annotate(f"{candidate.name}\n{(candidate.size_bytes or 0) / 1e6:.1f} MB", (x, middle), textcoords="offset points", xytext=(12, 8), fontsize=8)
+        axes.annotate(
+            f"{candidate.name}\n{(candidate.size_bytes or 0) / 1e6:.1f} MB",
+            (x, middle),
+            textcoords="offset points",
+            xytext=(12, 8),
+            fontsize=8,
+        )
     axes.axhline(report.max_ne_increase_pct, color=REFUSED, linestyle="--", linewidth=1)
-    axes.annotate("budget", (1, report.max_ne_increase_pct), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=REFUSED)
+    axes.annotate(
+        "budget", (1, report.max_ne_increase_pct), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=REFUSED
+    )
     axes.set_xlabel(f"p50 of one run with {report.decisive_candidates} candidates, ms")
     axes.set_ylabel("change of NE, % (95 % interval)")
     axes.margins(x=0.25, y=0.3)
@@ -88,7 +98,16 @@ def _latencies(report: OptimizeReport) -> Figure:
         p50 = [latency.p50_ms for latency in candidate.latency]
         over = [[0.0] * len(sizes), [latency.p95_ms - latency.p50_ms for latency in candidate.latency]]
         shade = 1.0 if candidate.name == report.chosen else 0.35 + 0.3 * i / len(built)
-        bars = axes.bar(at, p50, width * 0.9, yerr=over, color=_colour(candidate, report), alpha=shade, label=candidate.name, error_kw={"elinewidth": 1, "capsize": 2})
+        bars = axes.bar(
+            at,
+            p50,
+            width * 0.9,
+            yerr=over,
+            color=_colour(candidate, report),
+            alpha=shade,
+            label=candidate.name,
+            error_kw={"elinewidth": 1, "capsize": 2},
+        )
         axes.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_xlabel("candidates a request")

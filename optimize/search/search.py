@@ -20,7 +20,7 @@ from optimize.passes.fp16 import Fp16
 from optimize.passes.int8_dynamic import Int8Dynamic
 from optimize.search.budget import NeChange, ne_change
 from optimize.search.machine import describe_machine, package_versions
-from optimize.search.measure import Latency, measure
+from optimize.search.measure import measure
 from optimize.search.report import CandidateRecord, LatencyRecord, NeChangeRecord, OptimizeReport, ParityRecord
 from optimize.training.metrics import evaluate
 from serving.contract.errors import PilotageError
@@ -75,7 +75,14 @@ Progress = Callable[[str, float], None]
 
 
 def search(
-    model: RankingModel, validation: Interactions, test: Interactions, run: str, data: str, folder: Path, settings: SearchSettings, progress: Progress
+    model: RankingModel,
+    validation: Interactions,
+    test: Interactions,
+    run: str,
+    data: str,
+    folder: Path,
+    settings: SearchSettings,
+    progress: Progress,
 ) -> OptimizeReport:
     """Build every variant in `folder` (``NAME.onnx``), judge it on `validation`, report it on `test`.
 

@@ -69,7 +69,9 @@ class EpochReport:
     seconds: float
 
 
-def train(model: RankingModel, data: TrainingData, settings: TrainingSettings, seed: int, on_epoch: Callable[[EpochReport], None]) -> list[EpochReport]:
+def train(
+    model: RankingModel, data: TrainingData, settings: TrainingSettings, seed: int, on_epoch: Callable[[EpochReport], None]
+) -> list[EpochReport]:
     """Train `model` in place and leave it at its best epoch, unseen rows settled.
 
     Raises
@@ -105,7 +107,9 @@ def train(model: RankingModel, data: TrainingData, settings: TrainingSettings, s
                 # The ramp keeps the first, random weights out of a young average; as in TensorFlow's ExponentialMovingAverage.
                 torch._foreach_lerp_(average, parameters, 1 - min(settings.averaging, (1 + steps) / (10 + steps)))
         if not np.isfinite(losses).all():
-            raise FloatingPointError(f"the training loss became {losses[-1]} in epoch {epoch}; try a lower learning_rate than {settings.learning_rate}")
+            raise FloatingPointError(
+                f"the training loss became {losses[-1]} in epoch {epoch}; try a lower learning_rate than {settings.learning_rate}"
+            )
         current = [p.detach().clone() for p in parameters]
         _assign(parameters, average if settings.averaging else current)
         score = auc(data.label, logits(model, data.validation))
@@ -127,7 +131,9 @@ def logits(model: RankingModel, encoded: Encoded) -> npt.NDArray[np.float32]:
     model.eval()
     total = len(next(iter(encoded.rows.values())))
     with torch.inference_mode():
-        chunks = [model.interaction_logits(rows, numbers).numpy() for _, rows, numbers in _batches(encoded, np.arange(total), EVALUATION_ROWS)]
+        chunks = [
+            model.interaction_logits(rows, numbers).numpy() for _, rows, numbers in _batches(encoded, np.arange(total), EVALUATION_ROWS)
+        ]
     return np.concatenate(chunks)
 
 

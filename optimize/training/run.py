@@ -106,7 +106,10 @@ def run(recipe: Recipe, spec: FeatureSpec, source: Source, out: Path, *, seed: i
     progress(f"training {name}", 0.3)
 
     def on_epoch(report: loop.EpochReport) -> None:
-        progress(f"training {name}: epoch {report.epoch}, validation AUC {report.validation_auc:.4f}", 0.3 + 0.65 * report.epoch / recipe.training.epochs)
+        progress(
+            f"training {name}: epoch {report.epoch}, validation AUC {report.validation_auc:.4f}",
+            0.3 + 0.65 * report.epoch / recipe.training.epochs,
+        )
 
     epochs = loop.train(model, loop.TrainingData(encoded[0], target, encoded[1], validation.label), recipe.training, seed, on_epoch)
     fitted = calibration.fit(loop.logits(model, encoded[1]), validation.label, recipe.data.negative_sampling_rate)

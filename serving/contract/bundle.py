@@ -52,7 +52,9 @@ def open_bundle(path: Path) -> Bundle:
     for name, entry in sorted(manifest.files.items()):
         size_bytes = (path / name).stat().st_size
         if size_bytes != entry.size_bytes:
-            raise BundleError(f"bundle {path}: file {name!r} has {size_bytes} bytes, the manifest says {entry.size_bytes}; copy the bundle again")
+            raise BundleError(
+                f"bundle {path}: file {name!r} has {size_bytes} bytes, the manifest says {entry.size_bytes}; copy the bundle again"
+            )
         digest = sha256_of(path / name)
         if digest != entry.sha256:
             raise BundleError(f"bundle {path}: file {name!r} was altered: sha256 {digest[:12]}…, the manifest says {entry.sha256[:12]}…")

@@ -55,6 +55,7 @@ def _encoder(field: CategoricalField | NumericField) -> Encoder:
         return _numbers
     dtype: Any = object if field.dtype == "string" else np.int64
     sentinel: Any = MISSING_STRING if field.dtype == "string" else MISSING_INTEGER
+
     def single(values: list[Any]) -> npt.NDArray[Any]:
         if None in values:
             values = [sentinel if value is None else value for value in values]

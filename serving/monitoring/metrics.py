@@ -29,7 +29,11 @@ class RankingMetrics:
         registry = registry or prometheus.REGISTRY
         labels = ("model", "version")
         self.request_seconds = prometheus.Histogram(
-            "pilotage_request_seconds", "Time from the whole body read to the answer encoded.", (*labels, "status"), buckets=BUCKETS_S, registry=registry
+            "pilotage_request_seconds",
+            "Time from the whole body read to the answer encoded.",
+            (*labels, "status"),
+            buckets=BUCKETS_S,
+            registry=registry,
         )
         self.stage_seconds = prometheus.Histogram(
             "pilotage_stage_seconds", "Time in one stage of a request.", (*labels, "stage"), buckets=BUCKETS_S, registry=registry

@@ -92,7 +92,9 @@ def build_application(loaded: Loaded) -> Starlette:
     async def openapi(request: Request) -> Response:
         ranker = loaded.ranker
         description = (
-            describe(ranker.decoder.type, ranker.manifest.name, ranker.manifest.version) if ranker else describe(None, "no model loaded", "0")
+            describe(ranker.decoder.type, ranker.manifest.name, ranker.manifest.version)
+            if ranker
+            else describe(None, "no model loaded", "0")
         )
         return Response(encode(description), media_type=JSON)
 

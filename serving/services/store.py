@@ -29,7 +29,9 @@ def import_bundle(path: Path) -> str:
     manifest = bundle.manifest
     tag = f"{manifest.name}:{manifest.version.lower()}"
     try:
-        with bentoml.models.create(tag, labels={"pilotage.family": manifest.family}, metadata={"metrics": dict(manifest.quality.metrics)}) as model:
+        with bentoml.models.create(
+            tag, labels={"pilotage.family": manifest.family}, metadata={"metrics": dict(manifest.quality.metrics)}
+        ) as model:
             shutil.copytree(bundle.path, Path(model.path) / STORE_FOLDER)
     except bentoml.exceptions.BentoMLException as error:
         raise PilotageError(f"BentoML's model store did not take {tag}: {error}") from error
