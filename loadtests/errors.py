@@ -23,7 +23,7 @@ class ServiceError(LoadTestError):
     """The service under test cannot be reached or serves nothing that this test can load."""
 
 
-class NoSamples(LoadTestError):  # noqa: N818 - the name says what happened
+class NoSamples(LoadTestError):
     """A report was asked for and no request was answered or refused."""
 
 

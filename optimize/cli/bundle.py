@@ -36,7 +36,8 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")]) -> No
     GraphSession(opened.graph_path, threads=1).require(opened.manifest.signature)
     size_bytes = sum(entry.size_bytes for entry in opened.manifest.files.values())
     typer.echo(
-        f"{bundle}: {opened.manifest.name} {opened.manifest.version}, {len(opened.manifest.files)} files, {size_bytes / 1e6:.2f} MB, all checksums hold"
+        f"{bundle}: {opened.manifest.name} {opened.manifest.version}, {len(opened.manifest.files)} files, "
+        f"{size_bytes / 1e6:.2f} MB, all checksums hold"
     )
 
 

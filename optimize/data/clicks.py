@@ -70,7 +70,8 @@ class ClickSettings:
     def __post_init__(self) -> None:
         """Refuse knobs outside their bounds."""
         for name, low, high in (
-            ("impressions", 100, 100_000_000), ("zipf", 1.01, 10), ("base_logit", -20, 20), ("negative_sampling_rate", 1e-6, 1), ("drift", 0, 1), ("seed", 0, 2**32 - 1)
+            ("impressions", 100, 100_000_000), ("zipf", 1.01, 10), ("base_logit", -20, 20),
+            ("negative_sampling_rate", 1e-6, 1), ("drift", 0, 1), ("seed", 0, 2**32 - 1),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
@@ -155,7 +156,7 @@ def _zipf(rng: np.random.Generator, exponent: float, n: int, population: int) ->
     """
     power = 1 - exponent
     u = rng.random(n)
-    rank = (1 + u * ((population + 1.0) ** power - 1)) ** (1 / power)
+    rank: Floats = (1 + u * ((population + 1.0) ** power - 1)) ** (1 / power)
     return np.minimum(rank.astype(np.int64), population)
 
 
@@ -195,7 +196,8 @@ def _pages(rng: np.random.Generator, interest: Ints) -> tuple[Ints, Ints]:
 
 
 def _names(names: list[str], index: Ints) -> npt.NDArray[np.object_]:
-    return np.array(names, object)[index]
+    out: npt.NDArray[np.object_] = np.array(names, object)[index]
+    return out
 
 
 def _hex(ids: Ints, salt: int) -> npt.NDArray[np.object_]:

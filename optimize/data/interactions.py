@@ -103,23 +103,21 @@ def require_columns(spec: FeatureSpec, data: Interactions) -> None:
         column = data.columns.get(field.name)
         if column is None:
             raise DataError(f"the data has no column for field {field.name!r}; it has {', '.join(sorted(data.columns))}")
-        dtype: Any = np.float32
-        is_list = False
+        dtype: Any
+        dtype, axes, max_values = np.dtype(np.float32), 1, 1
         if isinstance(field, CategoricalField):
-            dtype = object if field.dtype == "string" else np.int64
-            is_list = field.is_list
-        if column.dtype != dtype or column.ndim != 1 + is_list:
-            raise DataError(
-                f"column {field.name!r} is {column.dtype} with {column.ndim} axes, the specification wants {np.dtype(dtype)} with {1 + is_list}"
-            )
-        if is_list and column.shape[1] > field.max_values:  # type: ignore[union-attr]
-            raise DataError(f"column {field.name!r} has up to {column.shape[1]} values a row, the specification allows {field.max_values}")  # type: ignore[union-attr]
+            dtype = np.dtype(object if field.dtype == "string" else np.int64)
+            axes, max_values = 1 + field.is_list, field.max_values
+        if column.dtype != dtype or column.ndim != axes:
+            raise DataError(f"column {field.name!r} is {column.dtype} with {column.ndim} axes, the specification wants {dtype} with {axes}")
+        if axes > 1 and column.shape[1] > max_values:
+            raise DataError(f"column {field.name!r} has up to {column.shape[1]} values a row, the specification allows {max_values}")
 
 
 def pad(lists: Sequence[Sequence[Any]], dtype: type, max_values: int) -> npt.NDArray[Any]:
     """Stack lists of up to `max_values` values into ``(B, V)``, padded with the sentinel of `dtype`."""
     width = max(1, min(max_values, max((len(values) for values in lists), default=1)))
-    out = np.full((len(lists), width), MISSING_STRING if dtype is object else MISSING_INTEGER, dtype)
+    out: npt.NDArray[Any] = np.full((len(lists), width), MISSING_STRING if dtype is object else MISSING_INTEGER, dtype)
     for row, values in enumerate(lists):
         chosen = list(values[:width])
         out[row, : len(chosen)] = chosen

@@ -1,4 +1,4 @@
-"""Does the exported graph answer as the torch model does?
+"""Whether the exported graph answers as the torch model does.
 
 Letters: ``N`` candidates of one request.
 """

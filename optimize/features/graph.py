@@ -9,6 +9,7 @@ Letters: ``R`` requests, ``N`` candidates, ``V`` values of a list field.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -140,7 +141,7 @@ class FeatureGraph:
         centred = self._node("Sub", [value, self._constant(field.center, np.float32)], f"centred.{field.name}")
         self._node("Div", [centred, self._constant(field.scale, np.float32)], number_output(field.name))
 
-    def _node(self, op: str, inputs: Iterable[str], output: str, domain: str = "", **attributes: int) -> str:
+    def _node(self, op: str, inputs: Iterable[str], output: str, domain: str = "", **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"features/{output}", domain=domain, **attributes))
         return output
 

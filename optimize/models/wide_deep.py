@@ -42,8 +42,9 @@ class WideDeep(RankingModel):
         """Log-odds before calibration, ``(N,) float32``."""
         wide = self.wide_out(*self.wide(rows, numbers), repeat)
         request, candidate = (self.embedding_dropout(side) for side in self.embeddings(rows, numbers))
-        deep: Tensor = self.deep(self.first_deep(request, candidate, repeat))
-        return (wide + deep).squeeze(1)
+        deep = self.deep(self.first_deep(request, candidate, repeat))
+        logits: Tensor = (wide + deep).squeeze(1)
+        return logits
 
     def settle_unseen(self, rows: Mapping[str, Tensor]) -> None:
         """Apply the ``unseen`` rules."""

@@ -13,18 +13,22 @@ import onnx
 from serving.contract.errors import PilotageError
 
 
-class PassNotApplicable(PilotageError):  # noqa: N818 - a recorded refusal, not a failure
+class PassNotApplicable(PilotageError):
     """The pass has nothing to do on this model; the message says why."""
 
 
 class Pass(Protocol):
     """One graph transformation."""
 
-    name: str
-    """As it appears in reports: lower case, words joined by ``_``."""
+    @property
+    def name(self) -> str:
+        """As it appears in reports: lower case, words joined by ``_``."""
+        ...
 
-    changes: str
-    """What it changes, in a sentence for the report."""
+    @property
+    def changes(self) -> str:
+        """What it changes, in a sentence for the report."""
+        ...
 
     def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """Return a transformed copy; `model` itself is not changed.

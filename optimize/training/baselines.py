@@ -117,7 +117,7 @@ def boosted_trees(
         check = lgb.Dataset(validation, parts[1].label, reference=data, categorical_feature=columns.categories)
         stop = lgb.early_stopping(EARLY_STOPPING_ROUNDS, verbose=False)
         model = lgb.train(settings, data, MAX_TREES, valid_sets=[check], callbacks=[stop])
-        score = auc(parts[1].label, model.predict(validation))
+        score = auc(parts[1].label, np.asarray(model.predict(validation)))
         if best is None or score > best[0]:
             best = (score, f"{model.best_iteration} trees, {'with' if lists else 'without'} lists", test, model)
     assert best is not None
@@ -135,7 +135,8 @@ def _one_hot(spec: FeatureSpec, part: Encoded) -> sparse.csr_matrix:
         at, slot = np.nonzero(present)
         blocks.append(sparse.csr_matrix((scale[at], (at, rows[at, slot])), shape=(len(rows), hashed.rows)))
     blocks += [sparse.csr_matrix(part.numbers[number.name][:, None]) for number in spec.numeric]
-    return sparse.hstack(blocks, format="csr")
+    stacked: sparse.csr_matrix = sparse.hstack(blocks, format="csr")
+    return stacked
 
 
 class _TreeColumns:

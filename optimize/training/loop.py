@@ -86,7 +86,7 @@ def train(
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
     loss_of = nn.BCEWithLogitsLoss()
-    parameters = list(model.parameters())
+    parameters: list[Tensor] = list(model.parameters())
     average = [p.detach().clone() for p in parameters]
     rng = np.random.default_rng(seed)
     target = torch.from_numpy(data.target)
@@ -140,11 +140,11 @@ def logits(model: RankingModel, encoded: Encoded) -> npt.NDArray[np.float32]:
 def _batches(data: Encoded, order: npt.NDArray[np.int64], size: int) -> Iterator[tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]]:
     rows = {name: torch.from_numpy(values) for name, values in data.rows.items()}
     numbers = {name: torch.from_numpy(values) for name, values in data.numbers.items()}
-    for index in torch.from_numpy(order).split(size):
+    for index in torch.split(torch.from_numpy(order), size):
         yield index, {k: v[index] for k, v in rows.items()}, {k: v[index] for k, v in numbers.items()}
 
 
 @torch.no_grad()
-def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+def _assign(parameters: list[Tensor], values: list[Tensor]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)

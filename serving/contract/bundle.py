@@ -147,7 +147,7 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _plain_files(path: Path) -> set[str]:
     """Names of all files below `path`; a link or device is refused, since a checksum would not pin it."""
-    names = set()
+    names: set[str] = set()
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             entry = Path(folder, name)

@@ -62,7 +62,7 @@ def _encoder(field: CategoricalField | NumericField) -> Encoder:
         return np.array(values, dtype)
 
     def several(values: list[Any]) -> npt.NDArray[Any]:
-        width = max(1, max(len(value) if value else 0 for value in values))
+        width = max(1, *(len(value) if value else 0 for value in values))
         padding = [sentinel] * width
         rows = [[*value, *padding[len(value) :]] if value else padding for value in values]
         return np.array(rows, dtype)

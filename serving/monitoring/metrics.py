@@ -77,5 +77,5 @@ def exposition() -> tuple[bytes, str]:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return prometheus.generate_latest(), prometheus.CONTENT_TYPE_LATEST
     registry = prometheus.CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return prometheus.generate_latest(registry), prometheus.CONTENT_TYPE_LATEST

@@ -1,0 +1,55 @@
+# `make demo` and `make test` need nothing but Python 3.11 and a package index; everything lands in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# DATA=folder names your own copy of MovieLens-100k.
+DATA ?=
+PORT ?= 3000
+BUNDLE ?= runs/demo/bundle
+
+.PHONY: help demo serve test check lint types imports format bento clean
+
+help:           ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (some 200 MB of wheels, 1 to 3 minutes) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[optimize,loadtest,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## train, optimize, bundle, serve, rank and load-test, in one go
+	$(BIN)/pilotage demo $(if $(DATA),--data-path '$(DATA)')
+
+$(BUNDLE)/manifest.json: | $(STAMP)
+	$(MAKE) demo
+
+serve: $(STAMP) $(BUNDLE)/manifest.json  ## serve the demo's bundle until interrupted
+	$(BIN)/pilotage serve $(BUNDLE) --port $(PORT)
+
+test: $(STAMP)  ## run all tests
+	$(BIN)/pytest
+
+check: lint types imports  ## lint, types and import contracts
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bento: $(STAMP) $(BUNDLE)/manifest.json  ## build a Bento of the service and the demo's bundle
+	rm -rf bundle && cp -r $(BUNDLE) bundle
+	$(BIN)/bentoml build
+
+clean:          ## remove what the commands above made, the environment too
+	rm -rf $(VENV) runs bundles bundle reports data build *.egg-info

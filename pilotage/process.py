@@ -1,0 +1,81 @@
+"""A service as a child process that never outlives its block."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from serving.contract.errors import PilotageError
+
+READY_LIMIT_S = 60
+STOP_LIMIT_S = 15
+LOG_LINES_SHOWN = 15
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_service(bundle: Path, port: int, log: Path) -> Iterator[str]:
+    """Serve `bundle` in a process group of its own; give the address once ``/readyz`` says yes, stop all of it at the end.
+
+    Raises
+    ------
+    PilotageError
+        The service ended, or was not ready in time; the message has the end of its log.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    url = f"http://127.0.0.1:{port}"
+    with log.open("wb") as sink:
+        command = [sys.executable, "-m", "pilotage.cli", "serve", str(bundle), "--port", str(port)]
+        service = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            _wait_ready(service, url, log)
+            yield url
+        finally:
+            _stop(service)
+
+
+def _wait_ready(service: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + READY_LIMIT_S
+    while time.monotonic() < deadline:
+        if service.poll() is not None:
+            raise PilotageError(f"the service ended with exit code {service.returncode}:\n{_tail(log)}")
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # noqa: S310 - our own service on loopback
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise PilotageError(f"the service was not ready within {READY_LIMIT_S} s:\n{_tail(log)}")
+
+
+def _stop(service: subprocess.Popen[bytes]) -> None:
+    """Ask the whole group to end, then insist: BentoML's workers are children of its supervisor."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(service.pid, sent)
+        except ProcessLookupError:
+            break
+        try:
+            service.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            continue
+    service.wait(STOP_LIMIT_S)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
