@@ -6,6 +6,8 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from optimize.search.report import PAGE_NAME, REPORT_NAME, read_report
 from optimize.training.records import read_run
 from serving.contract.bundle import Bundle, sha256_of, write_bundle
@@ -31,7 +33,7 @@ def bundle_run(run_folder: Path, target: Path, *, name: str | None, version: str
     Raises
     ------
     PilotageError
-        The run was not optimized, or the variant was refused or does not exist.
+        The run was not optimized, the variant was refused or does not exist, or a name or version is not allowed.
     """
     record = read_run(run_folder)
     folder = run_folder / VARIANTS_FOLDER
@@ -66,7 +68,11 @@ def bundle_run(run_folder: Path, target: Path, *, name: str | None, version: str
         files={},
     )
     files = {GRAPH_NAME: graph, f"optimize/{REPORT_NAME}": folder / REPORT_NAME, f"optimize/{PAGE_NAME}": folder / PAGE_NAME}
-    return write_bundle(target, manifest, files, replace=replace)
+    try:
+        return write_bundle(target, manifest, files, replace=replace)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PilotageError(f"no bundle can be made of {run_folder}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _git_commit() -> str | None:

@@ -24,9 +24,9 @@ def replace_folder(target: Path, marker: str) -> Iterator[Path]:
     Raises
     ------
     PilotageError
-        `target` exists and has no `marker`.
+        `target` exists and has no `marker`, or is a file.
     """
-    if target.exists() and not (target / marker).is_file() and any(target.iterdir()):
+    if target.exists() and not (target / marker).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise PilotageError(f"{target} exists and has no {marker}: it is left alone, choose another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

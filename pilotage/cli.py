@@ -49,7 +49,7 @@ class _Lazy(TyperGroup):
         return name, command, rest
 
 
-app = typer.Typer(cls=_Lazy, add_completion=False, no_args_is_help=True)
+app = typer.Typer(cls=_Lazy, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()

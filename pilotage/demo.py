@@ -30,7 +30,7 @@ DOWNLOAD_LIMIT_S = 120
 LOAD_S = 20
 SHOWN = 5
 
-console = Console(stderr=False, highlight=False)
+console = Console(highlight=False)
 
 
 @app.command()

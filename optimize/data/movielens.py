@@ -10,6 +10,7 @@ F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", A
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ GENRES = (
 """Order of the genre flags in GroupLens' ``u.item``."""
 
 WHEEL_FOLDER = "recbole/dataset_example/ml-100k/"
+KINDS = ("inter", "user", "item")
+"""RecBole's files: ratings, users, movies."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,22 @@ def read(path: Path) -> MovieLens:
         Neither layout is found, or a line cannot be read; the message names the file and the line.
     """
     if path.is_file() and path.suffix == ".whl":
-        with zipfile.ZipFile(path) as archive:
-            return _join(
-                *(_recbole(archive.read(f"{WHEEL_FOLDER}ml-100k.{kind}").decode("utf-8"), kind) for kind in ("inter", "user", "item"))
-            )
+        try:
+            with zipfile.ZipFile(path) as archive:
+                texts = {kind: archive.read(f"{WHEEL_FOLDER}ml-100k.{kind}").decode("utf-8") for kind in KINDS}
+        except (OSError, zipfile.BadZipFile, KeyError) as error:
+            raise DataError(f"{path} is not a recbole wheel with ml-100k inside: {error}") from error
+        return _join_recbole(texts)
     for folder in (path, path / "ml-100k"):
         if (folder / "ml-100k.inter").is_file():
-            return _join(*(_recbole(_text(folder / f"ml-100k.{kind}"), kind) for kind in ("inter", "user", "item")))
+            return _join_recbole({kind: _text(folder / f"ml-100k.{kind}") for kind in KINDS})
         if (folder / "u.data").is_file():
             return _join(
                 _fields(folder / "u.data", "\t", 4),
                 _fields(folder / "u.user", "|", 5),
                 [_grouplens_item(row) for row in _fields(folder / "u.item", "|", 24)],
+                "u.data",
+                first_line=1,
             )
     raise DataError(f"{path} holds no MovieLens-100k: neither u.data (GroupLens' layout) nor ml-100k.inter (RecBole's) is there")
 
@@ -134,6 +141,11 @@ def _recbole(text: str, kind: str) -> list[list[str]]:
     return rows
 
 
+def _join_recbole(texts: dict[str, str]) -> MovieLens:
+    ratings, users, items = (_recbole(texts[kind], kind) for kind in KINDS)
+    return _join(ratings, users, items, "ml-100k.inter", first_line=2)
+
+
 def _grouplens_item(row: Sequence[str]) -> list[str]:
     """``id | title (year) | date | … | 19 genre flags`` → id, title, year, genres."""
     year = re.search(r"\((\d{4})\)\s*$", row[1])
@@ -141,24 +153,34 @@ def _grouplens_item(row: Sequence[str]) -> list[str]:
     return [row[0], re.sub(r"\s*\(\d{4}\)\s*$", "", row[1]), year[1] if year else "", " ".join(genres)]
 
 
-def _join(ratings: list[list[str]], users: list[list[str]], items: list[list[str]]) -> MovieLens:
-    """Join ratings (user, item, rating, seconds), users (id, age, gender, occupation, zip) and items (id, title, year, genres)."""
+def _join(ratings: list[list[str]], users: list[list[str]], items: list[list[str]], file: str, *, first_line: int) -> MovieLens:
+    """Join ratings (user, item, rating, seconds), users (id, age, gender, occupation, zip) and items (id, title, year, genres).
+
+    `file` and `first_line` say where the ratings came from, for messages.
+    """
     movies = {}
     for row in items:
         year = float(row[2]) if row[2].isdecimal() else float("nan")
         movies[row[0]] = Movie(row[0], row[1], year, tuple(row[3].split()))
     people = {row[0]: row for row in users}
-    try:
-        rated = [movies[row[1]] for row in ratings]
-        raters = [people[row[0]] for row in ratings]
-        rating = np.array([int(float(row[2])) for row in ratings], np.int64)
-        seconds = np.array([int(float(row[3])) for row in ratings], np.int64)
-    except (KeyError, ValueError) as error:
-        raise DataError(f"MovieLens: a rating names {error}, which the users or items do not have, or is no number") from error
+    ages = {row[0]: _number(row[1], f"the age of user {row[0]!r}") for row in users}
+    for line, row in enumerate(ratings, first_line):
+        where = f"{file} line {line}"
+        if row[0] not in people:
+            raise DataError(f"{where}: user {row[0]!r} is not among the users")
+        if row[1] not in movies:
+            raise DataError(f"{where}: movie {row[1]!r} is not among the movies")
+        if _number(row[2], f"{where}: the rating") not in range(1, len(GRADES) + 1):
+            raise DataError(f"{where}: rating {row[2]} is not one of 1 to {len(GRADES)}")
+        _number(row[3], f"{where}: the time")
+    rated = [movies[row[1]] for row in ratings]
+    raters = [people[row[0]] for row in ratings]
+    rating = np.array([int(float(row[2])) for row in ratings], np.int64)
+    seconds = np.array([int(float(row[3])) for row in ratings], np.int64)
     moments = [datetime.fromtimestamp(s, UTC) for s in seconds.tolist()]
     columns: dict[str, npt.NDArray[Any]] = {
         "user_id": _strings([row[0] for row in raters]),
-        "age": np.array([float(row[1]) for row in raters], np.float32),
+        "age": np.array([ages[row[0]] for row in raters], np.float32),
         "gender": _strings([row[2] for row in raters]),
         "occupation": _strings([row[3] for row in raters]),
         "zip_code": _strings([row[4] for row in raters]),
@@ -171,6 +193,16 @@ def _join(ratings: list[list[str]], users: list[list[str]], items: list[list[str
     label = (rating >= CLICK_RATING).astype(np.float32)
     grade = np.array(GRADES, np.float32)[rating - 1]
     return MovieLens(Interactions(columns, label, columns["user_id"], seconds, grade=grade), rating, movies)
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise DataError(f"{what} is {text!r}, which is no number") from error
+    if not math.isfinite(number):
+        raise DataError(f"{what} is {text!r}, which is no number")
+    return number
 
 
 def _strings(values: list[str]) -> npt.NDArray[Any]:

@@ -25,7 +25,7 @@ TOLERANCE = 1e-5
 """Largest difference of two probabilities. The two runtimes sum the same float32 products in different orders; a sum of
 n terms then differs by up to ``n * 2**-24`` of the sum of magnitudes (Higham, "Accuracy and Stability of Numerical
 Algorithms", 2002, section 4.2). The widest layers here have some 1,000 inputs: 6e-5 in a logit of magnitude 1 at worst,
-a quarter of it in the probability, and rounding errors that cancel leave well under 1e-5. Exported models measured 1e-7."""
+a quarter of it in the probability, and rounding errors that cancel leave well under 1e-5. Trained models measured 1e-7 to 3e-6."""
 
 
 @dataclass(frozen=True)

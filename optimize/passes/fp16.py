@@ -45,4 +45,31 @@ class Fp16:
                 node_block_list=kept_nodes,
             )
         result: onnx.ModelProto = converted
+        _cancel_round_trips(result, {node.name for node in model.graph.node})
         return result
+
+
+def _cancel_round_trips(model: onnx.ModelProto, original: set[str]) -> None:
+    """Remove float32 → float16 → float32 between nodes that stay float32.
+
+    The converter casts every graph input and every value between two kept nodes there and back, so a raw number over 65,504
+    would become infinite before its bounds and its logarithm are applied.
+
+    Parameters
+    ----------
+    original
+        Names of the nodes that were there before: only the converter's own casts are removed.
+    """
+    casts = [node for node in model.graph.node if node.op_type == "Cast" and node.name not in original]
+    halved = {node.output[0]: node.input[0] for node in casts if node.attribute[0].i == onnx.TensorProto.FLOAT16}
+    outputs = {output.name for output in model.graph.output}
+    restored = {node.output[0]: halved[node.input[0]] for node in casts if node.input[0] in halved and node.output[0] not in outputs}
+    for node in model.graph.node:
+        node.input[:] = [restored.get(name, name) for name in node.input]
+    read = {name for node in model.graph.node if not restored.keys() & set(node.output) for name in node.input} | outputs
+    gone = restored.keys() | (halved.keys() - read)
+    kept_nodes = [node for node in model.graph.node if not gone & set(node.output)]
+    kept_values = [value for value in model.graph.value_info if value.name not in gone]
+    del model.graph.node[:], model.graph.value_info[:]
+    model.graph.node.extend(kept_nodes)
+    model.graph.value_info.extend(kept_values)

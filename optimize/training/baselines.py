@@ -6,6 +6,7 @@ strength of regularization on the validation part.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +93,7 @@ def boosted_trees(
     """
     import lightgbm as lgb
 
+    lgb.register_logger(logging.getLogger("lightgbm"))  # else it prints on stdout, where the JSON goes
     settings = {
         "objective": "cross_entropy",
         "learning_rate": 0.08,
@@ -157,14 +159,14 @@ class _TreeColumns:
                 self._values[field.name] = by_count[: self.MOST_LIST_VALUES]
             else:
                 frequent = int((counts >= MIN_FREQUENCY).sum())
-                self._codes[field.name] = {value: i for i, value in enumerate(by_count[:frequent])}
+                self._codes[field.name] = {value: i for i, value in enumerate(by_count[:frequent], 1)}
         self.categories = list(range(len(self._codes)))
 
     def matrix(self, part: Interactions) -> npt.NDArray[np.float32]:
-        """Feature matrix ``(B, F) float32``; -1 is a rare or unseen id."""
+        """Feature matrix ``(B, F) float32``; code 0 is a rare or unseen id."""
         columns: list[Any] = []
         for name, codes in self._codes.items():
-            columns.append([codes.get(value, -1) for value in part.columns[name].astype(str).tolist()])
+            columns.append([codes.get(value, 0) for value in part.columns[name].astype(str).tolist()])
         columns += [part.columns[name] for name in self._numbers]
         for name, values in self._values.items():
             text = part.columns[name].astype(str)

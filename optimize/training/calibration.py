@@ -32,6 +32,9 @@ def fit(logit: npt.NDArray[np.float32], label: npt.NDArray[np.float32], negative
     """
     z, y = logit.astype(np.float64), label.astype(np.float64)
     start = np.array([1.0, math.log(negative_sampling_rate)])
+    unfitted = Calibration(method="none", scale=1.0, offset=float(start[1]), negative_sampling_rate=negative_sampling_rate)
+    if not np.isfinite(z).all() or y.min() == y.max():
+        return unfitted  # with one class the likelihood has no maximum, the offset would run to infinity
 
     def loss(parameters: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         scale, offset = parameters
@@ -42,5 +45,5 @@ def fit(logit: npt.NDArray[np.float32], label: npt.NDArray[np.float32], negative
 
     fitted = minimize(loss, start, jac=True, method="BFGS").x
     if not np.isfinite(fitted).all() or fitted[0] <= 0:
-        return Calibration(method="none", scale=1.0, offset=math.log(negative_sampling_rate), negative_sampling_rate=negative_sampling_rate)
+        return unfitted
     return Calibration(method="platt", scale=float(fitted[0]), offset=float(fitted[1]), negative_sampling_rate=negative_sampling_rate)

@@ -40,7 +40,9 @@ def base_entropy(label: npt.ArrayLike) -> float:
 
 
 def normalized_entropy(label: npt.ArrayLike, probability: npt.ArrayLike) -> float:
-    """Log loss over the entropy of the base rate: 1 is no better than the base rate, lower is better."""
+    """Log loss over the entropy of the base rate: 1 is no better than the base rate, lower is better; NaN when there is one class only."""
+    if np.ptp(np.asarray(label)) == 0:
+        return float("nan")
     return float(np.mean(log_losses(label, probability))) / base_entropy(label)
 
 
@@ -79,8 +81,9 @@ def ndcg(label: npt.ArrayLike, score: npt.ArrayLike, group: npt.NDArray[Any], k:
 
 
 def calibration_ratio(label: npt.ArrayLike, probability: npt.ArrayLike) -> float:
-    """Mean predicted over mean observed; 1 is calibrated on average."""
-    return float(np.mean(np.asarray(probability, np.float64)) / np.mean(np.asarray(label, np.float64)))
+    """Mean predicted over mean observed; 1 is calibrated on average; NaN without a click."""
+    observed = float(np.mean(np.asarray(label, np.float64)))
+    return float(np.mean(np.asarray(probability, np.float64))) / observed if observed else float("nan")
 
 
 def expected_calibration_error(label: npt.ArrayLike, probability: npt.ArrayLike, bins: int = CALIBRATION_BINS) -> float:

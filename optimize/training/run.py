@@ -89,8 +89,10 @@ def run(recipe: Recipe, spec: FeatureSpec, source: Source, out: Path, *, seed: i
     torch.manual_seed(seed)
     parts = source.split.train, source.split.validation, source.split.test
     train, validation, test = parts
-    for part in parts:
+    for part, called in zip(parts, ("training", "validation", "test"), strict=True):
         require_columns(spec, part)
+        if np.ptp(part.label) == 0:
+            raise DataError(f"all {len(part)} {called} interactions have the label {part.label[0]:g}: use more data, or another split")
     progress("hashing features", 0.0)
     encoded = encode(spec, train.columns), encode(spec, validation.columns), encode(spec, test.columns)
     collisions = count_collisions(spec, train.columns, encoded[0])

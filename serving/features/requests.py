@@ -24,6 +24,9 @@ MAX_ID_LENGTH = 256
 
 MAX_VALUE_SHOWN = 80
 
+MAX_PATH_SHOWN = 160
+"""A path of known names is shorter (names have at most 63 characters); an unknown key is the caller's and may be of any length."""
+
 
 class RankRequest(Protocol):
     """A decoded request; the parts have one attribute a field of the specification."""
@@ -84,7 +87,14 @@ class RequestDecoder:
 
 
 def _invalid(violation: Violation) -> InvalidRequest:
-    return InvalidRequest(f"{violation.path}: {violation.rule}", [violation])
+    shown = Violation(_printable(violation.path), _printable(violation.rule), violation.value)
+    return InvalidRequest(f"{shown.path}: {shown.rule}", [shown])
+
+
+def _printable(text: str) -> str:
+    """Shorten `text`, which may hold a caller's key, and write out lone surrogates, which no JSON answer can carry."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= MAX_PATH_SHOWN else text[: MAX_PATH_SHOWN - 1] + "…"
 
 
 def _part_struct(spec: FeatureSpec, part: Part) -> type[msgspec.Struct]:
@@ -136,9 +146,9 @@ def _value_at(body: bytes, path: str) -> str | None:
         here = json.loads(body)
         for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path):
             here = here[int(index)] if index else here[key]
+        return _shown(here)  # writing needs as deep a stack as parsing does
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
-    return _shown(here)
 
 
 def _shown(value: object) -> str:

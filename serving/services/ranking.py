@@ -6,6 +6,7 @@ middleware (access log, tracing, its own metrics) is off, since it costs more th
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import bentoml
@@ -51,6 +52,8 @@ class RankingService:
         _loaded.max_body_bytes = settings.max_body_bytes
         _loaded.metrics = RankingMetrics().bind(bundle.manifest.name, bundle.manifest.version)
         _loaded.ranker = ranker
+        gc.collect()
+        gc.freeze()  # what start-up made lives as long as the worker; left in, each full collection would walk it again
         log.info("ready: %s %s from %s, %d threads", bundle.manifest.name, bundle.manifest.version, bundle.path, ranker.session.threads)
 
     async def __is_ready__(self) -> bool:

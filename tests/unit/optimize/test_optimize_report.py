@@ -1,0 +1,150 @@
+"""``report.json``, ``report.html`` and ``run.json``: what is written can be read, and a page needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from optimize.models.registry import WideDeepSettings
+from optimize.search.page import render
+from optimize.search.report import (
+    REPORT_NAME,
+    CandidateRecord,
+    LatencyRecord,
+    Machine,
+    NeChangeRecord,
+    OptimizeReport,
+    ParityRecord,
+    read_report,
+)
+from optimize.training.recipe import DataSettings, Recipe
+from optimize.training.records import RUN_NAME, Collisions, Contender, Epoch, RunRecord, read_run
+from serving.contract.errors import PilotageError
+from serving.contract.fields import FeatureSpec
+from serving.contract.manifest import Calibration
+
+METRICS = {"log_loss": 0.4, "ne": 0.9, "auc": 0.71, "gauc": 0.6, "ndcg@10": 0.5, "calibration_ratio": 1.01, "ece": 0.01}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HOSTILE = '<script>alert("$x^2$")</script>'
+
+
+def _candidate(name: str, p50_ms: float, refused: str | None = None, *, built: bool = True) -> CandidateRecord:
+    latency = tuple(LatencyRecord(candidates=size, p50_ms=p50_ms, p95_ms=2 * p50_ms, rounds=5) for size in (1, 500))
+    return CandidateRecord(
+        name=name,
+        passes=() if name == "fp32" else (name,),
+        changes=f"changes of {name}",
+        size_bytes=1000 if built else None,
+        ne_change=None if name == "fp32" or not built else NeChangeRecord(change_pct=0.5, low_pct=0.4, high_pct=0.6),
+        validation=METRICS if built else {},
+        test=METRICS if built else {},
+        latency=latency if built else (),
+        refused=refused,
+    )
+
+
+def _report(run: str = "a-run") -> OptimizeReport:
+    candidates = (
+        _candidate("fp32", 4.0),
+        _candidate("int8_dynamic", 2.0, "NE worse by up to 0.600 %, the budget is 0.1 %"),
+        _candidate("fp16", 3.0, "could not be built: <RuntimeError>", built=False),
+    )
+    return OptimizeReport(
+        created_at=NOW, run=run, data=HOSTILE, rows={"validation": 10, "test": 10}, fingerprints={"validation": "ab", "test": "cd"},
+        max_ne_increase_pct=0.1, parity_tolerance=1e-5, parity=(ParityRecord(candidates=1, max_difference=1e-7),), decisive_candidates=500,
+        candidates=candidates, chosen="fp32", reason="fp32 takes 4.00 ms", machine=Machine(cpu="a CPU", flags=("avx2",), cores=2, threads=1),
+        versions={"torch": "2"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(tiny_spec: FeatureSpec) -> RunRecord:
+    collisions = Collisions(name="id", buckets=64, ids_seen=9, buckets_hit=8, collisions=1, expected_collisions=0.6, table_bytes=4)
+    return RunRecord(
+        created_at=NOW, recipe=Recipe(data=DataSettings(source="clicks"), model=WideDeepSettings()), features=tiny_spec, seed=0, data="clicks",
+        rows={"train": 80, "validation": 10, "test": 10}, fingerprints={"train": "0", "validation": "1", "test": "2"},
+        calibration=Calibration(method="none", scale=1.0, offset=0.0),
+        contenders=tuple(Contender(name=name, chosen=HOSTILE, metrics=METRICS) for name in ("wide_deep", "LightGBM")),
+        best_possible_log_loss=0.3, collisions=(collisions,), epochs=(Epoch(epoch=1, loss=0.5, validation_auc=0.7, seconds=1.0),),
+    )  # fmt: skip
+
+
+def test_report_survives_a_round_trip(tmp_path: Path) -> None:
+    report = _report()
+    (tmp_path / REPORT_NAME).write_text(report.model_dump_json())
+    assert read_report(tmp_path) == report
+
+
+def test_run_record_survives_a_round_trip(run: RunRecord, tmp_path: Path) -> None:
+    (tmp_path / RUN_NAME).write_text(run.model_dump_json())
+    assert read_run(tmp_path) == run
+
+
+def test_a_folder_without_the_file_says_which_command_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(PilotageError, match="is not a run folder.*`pilotage train` makes one"):
+        read_run(tmp_path)
+    with pytest.raises(PilotageError, match="cannot be read; `pilotage optimize` writes it"):
+        read_report(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}'])
+def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
+    for name, read in ((RUN_NAME, read_run), (REPORT_NAME, read_report)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(PilotageError, match=re.escape(str(tmp_path / name))):
+            read(tmp_path)
+
+
+def test_another_schema_version_is_refused(run: RunRecord, tmp_path: Path) -> None:
+    for name, document, read in ((RUN_NAME, run, read_run), (REPORT_NAME, _report(), read_report)):
+        (tmp_path / name).write_text(json.dumps({**json.loads(document.model_dump_json()), "schema_version": 2}))
+        with pytest.raises(PilotageError, match="schema.version"):
+            read(tmp_path)
+
+
+def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / REPORT_NAME).write_text(json.dumps({**json.loads(_report().model_dump_json()), "extra": 1}))
+    with pytest.raises(PilotageError, match="extra"):
+        read_report(tmp_path)
+
+
+def test_page_needs_nothing_else(run: RunRecord) -> None:
+    page = render(_report(), run)
+    references = re.findall(r"""(?:src|href|action|data)\s*=\s*["']?([^"'\s>]+)""", page) + re.findall(r"url\(([^)]*)\)", page)
+    assert len(references) >= 3, "the pictures"
+    assert all(reference.startswith("data:image/png;base64,") for reference in references)
+    assert "<script" not in page
+    assert "@import" not in page
+    assert "<link" not in page
+
+
+def test_page_escapes_what_it_is_given(run: RunRecord) -> None:
+    page = render(_report(run=HOSTILE), run)
+    assert HOSTILE not in page
+    assert page.count(html.escape(HOSTILE, quote=False).replace('"', "&#34;")) >= 4, "title, heading, data and settings"
+    assert "&lt;RuntimeError&gt;" in page
+
+
+def _cells(page: str, variant: str) -> list[str]:
+    row = next(row for row in re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.DOTALL) if f"<td>{variant}</td>" in row)
+    return [cell.strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)]
+
+
+def test_page_shows_verdicts_with_their_reasons(run: RunRecord) -> None:
+    page = render(_report(), run)
+    assert _cells(page, "fp32")[-1] == "chosen"
+    assert _cells(page, "int8_dynamic")[-1] == "NE worse by up to 0.600 %, the budget is 0.1 %"
+    assert _cells(page, "fp16")[-1].startswith("could not be built")
+
+
+def test_page_calls_only_the_reference_the_reference(run: RunRecord) -> None:
+    page = render(_report(), run)
+    assert "reference" in _cells(page, "fp32")
+    assert "+0.500 (+0.400 … +0.600)" in _cells(page, "int8_dynamic")
+    assert "reference" not in _cells(page, "fp16"), "what could not be built has no change to show"
+    assert len({len(_cells(page, name)) for name in ("fp32", "int8_dynamic", "fp16")}) == 1, "no column slips"

@@ -1,0 +1,80 @@
+"""Settings come from the environment, have pinned defaults and bounds, and a mistake is told by the variable's name."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from serving.contract.errors import SettingsError
+from serving.services.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("PILOTAGE_"):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_are_promises() -> None:
+    assert load_settings().model_dump() == {
+        "bundle": "bundle",
+        "threads": 0,
+        "max_candidates": 1000,
+        "max_body_bytes": 4 * 2**20,
+    }
+
+
+def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"bundle": "bentoml:shop:7", "threads": 3, "max_candidates": 20, "max_body_bytes": 2048}
+    for name, value in wanted.items():
+        monkeypatch.setenv(f"PILOTAGE_{name.upper()}", str(value))
+    assert load_settings().model_dump() == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [
+        ("PILOTAGE_THREADS", "-1", "greater than or equal to 0"),
+        ("PILOTAGE_THREADS", "257", "less than or equal to 256"),
+        ("PILOTAGE_THREADS", "two", "valid integer"),
+        ("PILOTAGE_THREADS", "", "valid integer"),
+        ("PILOTAGE_MAX_CANDIDATES", "0", "greater than or equal to 1"),
+        ("PILOTAGE_MAX_CANDIDATES", "100001", "less than or equal to 100000"),
+        ("PILOTAGE_MAX_BODY_BYTES", "1023", "greater than or equal to 1024"),
+        ("PILOTAGE_MAX_BODY_BYTES", "1073741825", "less than or equal to 1073741824"),
+    ],
+)
+def test_a_value_out_of_bounds_names_variable_value_and_limit(monkeypatch: pytest.MonkeyPatch, name: str, value: str, limit: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert f"{name}={value!r}: " in str(caught.value)
+    assert limit in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOTAGE_THREADS", "x")
+    monkeypatch.setenv("PILOTAGE_MAX_CANDIDATES", "0")
+    with pytest.raises(SettingsError, match=r"PILOTAGE_THREADS.*PILOTAGE_MAX_CANDIDATES"):
+        load_settings()
+
+
+def test_what_kubernetes_injects_beside_a_service_called_pilotage_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_settings()
+    for name, value in {
+        "PILOTAGE_PORT": "tcp://10.0.0.1:3000",
+        "PILOTAGE_SERVICE_HOST": "10.0.0.1",
+        "PILOTAGE_SERVICE_PORT": "3000",
+        "PILOTAGE_SERVICE_PORT_HTTP": "3000",
+        "PILOTAGE_PORT_3000_TCP": "tcp://10.0.0.1:3000",
+        "PILOTAGE_PORT_3000_TCP_ADDR": "10.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == before
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().threads = 5  # type: ignore[misc]
