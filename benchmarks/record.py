@@ -105,7 +105,10 @@ class Record:
             aims.add_row(aim.name, bound, f"{aim.value:.{DIGITS}g} {aim.unit}", "yes" if aim.met else "no")
         console.print(aims)
         machine = self.machine
-        console.print(f"{machine['cpu']} ({', '.join(machine['flags'])}), {machine['cores']} cores, {machine['threads']} threads a run")
+        console.print(
+            f"{machine['cpu']} ({', '.join(machine['flags'])}), {machine['cores']} cores, threads of a run: {machine['threads']}",
+            soft_wrap=True,
+        )
         console.print(", ".join(f"{package} {number}" for package, number in self.versions.items()), soft_wrap=True)
 
 

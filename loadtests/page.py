@@ -7,10 +7,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from loadtests.atomic_write import write_bytes
 from loadtests.charts import draw
 from loadtests.report import Report, as_utc_text
 from loadtests.samples import Samples
+from serving.contract.files import write_bytes
 
 PAGE_NAME = "report.html"
 TEMPLATE = "report_template.html"

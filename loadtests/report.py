@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from loadtests.atomic_write import write_bytes
 from loadtests.errors import NoSamples
 from loadtests.quantiles import QUANTILES, quantile
 from loadtests.samples import Samples
 from serving.contract.errors import SettingsError
+from serving.contract.files import write_bytes
 
 REPORT_NAME = "report.json"
 REPORT_SCHEMA_VERSION: Literal[1] = 1

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.atomic_write import write_bytes
+from serving.contract.files import write_bytes
 
 SAMPLES_NAME = "samples.npz"
 SAMPLES_SCHEMA_VERSION = 1

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
 import socket
 import subprocess
 import sys
@@ -64,16 +63,18 @@ def _wait_ready(service: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def _stop(service: subprocess.Popen[bytes]) -> None:
-    """Ask the whole group to end, then insist: BentoML's workers are children of its supervisor."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(service.pid, sent)
-        except ProcessLookupError:
-            break
-        try:
-            service.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            continue
+    """Ask the service to end, then insist, with its workers, which BentoML puts into process groups of their own."""
+    import psutil
+
+    try:
+        family = [psutil.Process(service.pid), *psutil.Process(service.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    service.terminate()
+    _, left = psutil.wait_procs(family, timeout=STOP_LIMIT_S)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     service.wait(STOP_LIMIT_S)
 
 

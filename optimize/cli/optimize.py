@@ -24,12 +24,12 @@ def optimize(
 ) -> None:
     """Export to ONNX, build variants, choose the fastest inside the accuracy budget, write the report."""
     from optimize.data.interactions import load
-    from optimize.files import replace_folder
     from optimize.models.load import load_model
     from optimize.search.page import render
     from optimize.search.report import PAGE_NAME, REPORT_NAME
     from optimize.search.search import SearchSettings, search
     from optimize.training.records import TEST_NAME, VALIDATION_NAME, WEIGHTS_NAME, read_run
+    from serving.contract.files import replace_folder
     from serving.runtime.cpus import usable_cores
 
     record = read_run(run)

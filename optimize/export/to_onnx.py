@@ -15,8 +15,7 @@ from onnx import compose, helper
 from optimize.features.graph import IR_VERSION, MICROSOFT, OPSET, FeatureGraph
 from optimize.models.base import RankingModel
 from serving.contract.errors import PilotageError
-from serving.contract.fields import REQUEST_INDEX
-from serving.contract.manifest import PROBABILITY
+from serving.contract.fields import PROBABILITY, REQUEST_INDEX
 
 EXAMPLE_REQUESTS = 2
 EXAMPLE_CANDIDATES = 3

@@ -18,7 +18,6 @@ from optimize.data.interactions import DataError, Split, require_columns, save
 from optimize.data.requests import draw_requests, write_lines
 from optimize.features.collisions import count_collisions
 from optimize.features.encode import encode
-from optimize.files import replace_folder
 from optimize.models.registry import build
 from optimize.training import baselines, calibration, loop, metrics
 from optimize.training.recipe import DataSettings, Recipe
@@ -35,6 +34,7 @@ from optimize.training.records import (
     RunRecord,
 )
 from serving.contract.fields import FeatureSpec
+from serving.contract.files import replace_folder
 
 REQUESTS = 200
 TOP_K = 10

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from serving.contract.errors import BundleError
+from serving.contract.files import replace_folder
 from serving.contract.manifest import MANIFEST_NAME, MANIFEST_SCHEMA_VERSION, FileEntry, Manifest
 
 MAX_MANIFEST_BYTES = 8 * 2**20
@@ -78,38 +78,19 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path], *,
     Raises
     ------
     BundleError
-        When `target` exists and may not be replaced, or is not a bundle.
+        `target` exists and may not be replaced.
+    PilotageError
+        `target` exists and is not a bundle.
     """
-    if target.exists():
-        if not replace:
-            raise BundleError(f"{target} exists already; choose another folder or ask for it to be replaced")
-        if not (target / MANIFEST_NAME).is_file():
-            raise BundleError(f"{target} exists and is not a bundle (no {MANIFEST_NAME}); it is left alone")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    if target.exists() and not replace:
+        raise BundleError(f"{target} exists already; choose another folder or ask for it to be replaced")
+    with replace_folder(target, marker=MANIFEST_NAME) as folder:
         for name, source in files.items():
-            destination = staging / name
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, destination)
-            _sync(destination)
-        entries = {name: FileEntry(sha256=sha256_of(staging / name), size_bytes=(staging / name).stat().st_size) for name in files}
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / name)
+        entries = {name: FileEntry(sha256=sha256_of(folder / name), size_bytes=(folder / name).stat().st_size) for name in files}
         complete = Manifest.model_validate({**manifest.model_dump(), "files": entries})
-        (staging / MANIFEST_NAME).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        _sync(staging / MANIFEST_NAME)
-        staging.chmod(0o755)  # mkdtemp makes 0700; a server under another user must be able to read it
-        _sync(staging)
-        if target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            os.rename(target, retired / "bundle")
-            os.rename(staging, target)
-            shutil.rmtree(retired)
-        else:
-            os.rename(staging, target)
-        _sync(target.parent)
-    finally:
-        if staging.exists():
-            shutil.rmtree(staging)
+        (folder / MANIFEST_NAME).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return open_bundle(target)
 
 
@@ -129,7 +110,7 @@ def _read_manifest(path: Path) -> Manifest:
         document = json.loads(file.read_bytes())
     except FileNotFoundError as error:
         raise BundleError(f"bundle {path}: file {MANIFEST_NAME!r} is missing; is this a bundle?") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"bundle {path}: {MANIFEST_NAME} cannot be read: {error}") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != MANIFEST_SCHEMA_VERSION:
@@ -156,11 +137,3 @@ def _plain_files(path: Path) -> set[str]:
                 raise BundleError(f"bundle {path}: {entry.relative_to(path).as_posix()!r} is not a plain file")
         names.update(Path(folder, name).relative_to(path).as_posix() for name in files)
     return names
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -28,7 +28,6 @@ Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 20
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 import zlib
 from pathlib import Path
@@ -47,6 +46,17 @@ MISSING_INTEGER = -(2**63)
 
 REQUEST_INDEX = "request_index"
 """Name of the graph input ``(N,) int64`` that maps each candidate to its request's row."""
+
+PROBABILITY = "probability"
+"""Name of the graph output ``(N,) float32``."""
+
+RESERVED_NAMES = (REQUEST_INDEX, PROBABILITY)
+
+MAX_FLOAT32 = 3.4028234663852886e38
+"""Largest finite float32 (IEEE 754): the graph's numbers are float32, beyond it they would be infinite."""
+
+MIN_SCALE = 1e-30
+"""Smallest ``scale``: what is divided by it stays inside float32 for inputs up to 1e8."""
 
 SPEC_SCHEMA_VERSION: Literal[1] = 1
 
@@ -131,10 +141,10 @@ class NumericField(_Frozen):
     def _bounds_make_sense(self) -> Self:
         for label in ("missing_value", "min", "max", "center", "scale"):
             value = getattr(self, label)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{label} is {value}, it must be a finite number")
-        if self.scale <= 0:
-            raise ValueError(f"scale is {self.scale}, it must be greater than 0")
+            if value is not None and not abs(value) <= MAX_FLOAT32:
+                raise ValueError(f"{label} is {value}, it must be a finite float32 number, at most {MAX_FLOAT32:.4g} in size")
+        if self.scale < MIN_SCALE:
+            raise ValueError(f"scale is {self.scale}, it must be greater than 0, at least {MIN_SCALE:g}")
         if self.min is not None and self.max is not None and self.min >= self.max:
             raise ValueError(f"min {self.min} must be below max {self.max}")
         if self.transform == "log1p" and (self.min is None or self.min <= -1):
@@ -168,7 +178,7 @@ class FeatureSpec(_Frozen):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"the name {name!r} is given {names.count(name)} times, names must be unique")
-            if name == REQUEST_INDEX:
+            if name in RESERVED_NAMES:
                 raise ValueError(f"the name {name!r} is reserved for the graph, choose another")
         if not any(field.part == "candidate" for field in self.fields):
             raise ValueError("no field has part = 'candidate', so candidates could not be told apart")
@@ -253,7 +263,10 @@ def parse_spec(document: object, source: str) -> FeatureSpec:
     try:
         return FeatureSpec.model_validate(document)
     except ValidationError as error:
-        lines = "\n".join(f"  {_place(document, e['loc'])}: {_reason(e)}" for e in error.errors())
+        mistakes = error.errors()
+        if any(len(e["loc"]) > 1 for e in mistakes):  # fields that fail are taken out before the list's own length is checked
+            mistakes = [e for e in mistakes if not (e["type"] == "too_short" and len(e["loc"]) == 1)]
+        lines = "\n".join(f"  {_place(document, e['loc'])}: {_reason(e)}" for e in mistakes)
         raise SpecificationError(f"{source} is not a valid feature specification:\n{lines}") from error
 
 

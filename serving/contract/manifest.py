@@ -7,13 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from serving.contract.fields import REQUEST_INDEX, FeatureSpec
+from serving.contract.fields import PROBABILITY, REQUEST_INDEX, FeatureSpec
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_SCHEMA_VERSION: Literal[1] = 1
-PROBABILITY = "probability"
-"""Name of the graph output ``(N,) float32``."""
-
 DType = Literal["string", "int64", "float32"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]

@@ -14,10 +14,7 @@ from typing import Annotated, Any, Protocol, cast
 import msgspec
 
 from serving.contract.errors import InvalidRequest, MalformedRequest, Violation
-from serving.contract.fields import MISSING_INTEGER, MISSING_STRING, CategoricalField, FeatureSpec, NumericField, Part
-
-MAX_FLOAT32 = 3.4028234663852886e38
-"""Largest finite float32 (IEEE 754): the graph's numbers are float32, beyond it they would be infinite."""
+from serving.contract.fields import MAX_FLOAT32, MISSING_INTEGER, MISSING_STRING, CategoricalField, FeatureSpec, NumericField, Part
 
 MAX_ID_LENGTH = 256
 """Longest candidate id, in characters, where the specification has no field ``id`` that sets its own bound."""

@@ -30,7 +30,7 @@ class RankingMetrics:
         labels = ("model", "version")
         self.request_seconds = prometheus.Histogram(
             "pilotage_request_seconds",
-            "Time from the whole body read to the answer encoded.",
+            "Time from the whole body read, or the request refused before that, to the answer encoded.",
             (*labels, "status"),
             buckets=BUCKETS_S,
             registry=registry,

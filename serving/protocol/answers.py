@@ -51,7 +51,7 @@ class ErrorDetail(msgspec.Struct, frozen=True):
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
-    """Body of every answer that is not a 2xx."""
+    """Body of every answer of these routes that is not a 2xx. Paths that do not exist are answered by BentoML."""
 
     error: ErrorDetail
 

@@ -56,14 +56,14 @@ def build_application(loaded: Loaded) -> Starlette:
         try:
             ranker, metrics = loaded.require()
             body = await _read_body(request, loaded.max_body_bytes)
-            begin = time.perf_counter()
+            started = time.perf_counter()
             decoded = ranker.decoder.decode(body)
             decoded_at = time.perf_counter()
             ranking = ranker.rank(decoded)
             ranked_at = time.perf_counter()
             ranked = [Ranked(id, p) for id, p in zip(ranking.ids, ranking.probabilities.tolist(), strict=True)]
             content = encode(RankAnswer(Model(ranker.manifest.name, ranker.manifest.version), request_id, ranked))
-            metrics.answered((begin, decoded_at, ranked_at, time.perf_counter()), len(decoded.candidates))
+            metrics.answered((started, decoded_at, ranked_at, time.perf_counter()), len(decoded.candidates))
             return _answer(200, content, request_id)
         except Exception as error:
             return _refuse(error, request_id, loaded, time.perf_counter() - started)
@@ -108,7 +108,17 @@ def build_application(loaded: Loaded) -> Starlette:
         ("GET", "/openapi.json", openapi),
         ("GET", "/", page),
     ]
-    return Starlette(routes=[Route(path, endpoint, methods=[method]) for method, path, endpoint in routes])
+
+    async def refuse_method(request: Request, error: Exception) -> Response:
+        request_id = _request_id(request)
+        answer = failure("method_not_allowed", f"{request.url.path} does not take {request.method}", request_id)
+        response = _answer(405, encode(answer), request_id)
+        response.headers["allow"] = ", ".join(method for method, path, _ in routes if path == request.url.path)
+        return response
+
+    return Starlette(
+        exception_handlers={405: refuse_method}, routes=[Route(path, endpoint, methods=[method]) for method, path, endpoint in routes]
+    )
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:

@@ -13,7 +13,7 @@ import bentoml
 from starlette.exceptions import HTTPException
 
 from serving.contract.bundle import open_bundle
-from serving.contract.errors import PilotageError
+from serving.contract.errors import PilotageError, ServingError
 from serving.monitoring.metrics import RankingMetrics
 from serving.ranking.ranker import Ranker
 from serving.runtime.cpus import usable_cores
@@ -45,7 +45,7 @@ class RankingService:
             bundle = open_bundle(locate(settings.bundle))
             ranker = Ranker(bundle, threads=settings.threads or usable_cores(), max_candidates=settings.max_candidates)
             ranker.warm_up(WARM_UP_SIZES)
-        except PilotageError as error:
+        except (PilotageError, ServingError) as error:
             _loaded.reason = str(error)
             log.error("not ready: %s", error)
             return

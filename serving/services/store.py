@@ -33,7 +33,7 @@ def import_bundle(path: Path) -> str:
             tag, labels={"pilotage.family": manifest.family}, metadata={"metrics": dict(manifest.quality.metrics)}
         ) as model:
             shutil.copytree(bundle.path, Path(model.path) / STORE_FOLDER)
-    except bentoml.exceptions.BentoMLException as error:
+    except (bentoml.exceptions.BentoMLException, ValueError) as error:
         raise PilotageError(f"BentoML's model store did not take {tag}: {error}") from error
     return tag
 
@@ -58,5 +58,5 @@ def locate(reference: str) -> Path:
     tag = reference.removeprefix(STORE_PREFIX)
     try:
         return Path(bentoml.models.get(tag).path) / STORE_FOLDER
-    except bentoml.exceptions.BentoMLException as error:
+    except (bentoml.exceptions.BentoMLException, ValueError) as error:
         raise PilotageError(f"BentoML's model store has no {tag!r} ({error}); `pilotage bundle import` puts a bundle there") from error

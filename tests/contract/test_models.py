@@ -193,9 +193,13 @@ def test_the_exported_request_halves_run_before_rows_are_repeated(graph: GraphSe
     producers = {output: node for node in exported.node for output in node.output}
 
     def comes_from_index(name: str) -> bool:
-        return name == REQUEST_INDEX or (name in producers and len(producers[name].input) <= 2 and comes_from_index(producers[name].input[0]))
+        return name == REQUEST_INDEX or (
+            name in producers and len(producers[name].input) <= 2 and comes_from_index(producers[name].input[0])
+        )
 
-    repeats = [node for node in exported.node if node.op_type == "Gather" and node.name.startswith("model/") and comes_from_index(node.input[1])]
+    repeats = [
+        node for node in exported.node if node.op_type == "Gather" and node.name.startswith("model/") and comes_from_index(node.input[1])
+    ]
     repeated = {node.output[0] for node in repeats}
     halves = [producers[node.input[0]] for node in repeats if producers[node.input[0]].op_type in ("Gemm", "MatMul")]
     assert len(halves) >= 2

@@ -84,7 +84,9 @@ def test_inputs_and_outputs_stay(step: Pass, model: onnx.ModelProto, tiny_spec: 
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_answers_stay_close_to_full_precision(seed: int, step: Pass, model: onnx.ModelProto, tiny_spec: FeatureSpec, tmp_path: Path) -> None:
+def test_answers_stay_close_to_full_precision(
+    seed: int, step: Pass, model: onnx.ModelProto, tiny_spec: FeatureSpec, tmp_path: Path
+) -> None:
     feeds = _feeds(tiny_spec, seed)
     before = _session(model, tmp_path / "before.onnx").run(feeds)[0]
     after = _session(step.apply(model), tmp_path / "after.onnx").run(feeds)[0]

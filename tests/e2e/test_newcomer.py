@@ -27,7 +27,9 @@ pytestmark = pytest.mark.timeout(LIMIT_S)
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Output folder and stdout of the demo, its load test shortened."""
     out = tmp_path_factory.mktemp("newcomer") / "demo"
-    done = subprocess.run([*PILOTAGE, "demo", "--out", str(out), "--load-s", "5"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run(
+        [*PILOTAGE, "demo", "--out", str(out), "--load-s", "5"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return out, done.stdout
 
@@ -108,7 +110,9 @@ def test_commands_of_the_readme_exist() -> None:
 
 
 def test_network_comes_within_one_percent_of_the_best_possible_log_loss(tmp_path: Path) -> None:
-    done = subprocess.run([*PILOTAGE, "train", "--data", "clicks", "--out", str(tmp_path / "run"), "--json"], capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run(
+        [*PILOTAGE, "train", "--data", "clicks", "--out", str(tmp_path / "run"), "--json"], capture_output=True, text=True, timeout=LIMIT_S
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     record = RunRecord.model_validate_json(done.stdout)
     assert record.best_possible_log_loss is not None

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from optimize.search.budget import NeChange, ne_change
-from optimize.search.search import DECISIVE_SIZE, TIE_PCT, choose
 from optimize.search.report import CandidateRecord, LatencyRecord
+from optimize.search.search import DECISIVE_SIZE, TIE_PCT, choose
 from optimize.training.metrics import normalized_entropy
 
 ROWS = 4000
@@ -80,8 +80,13 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert first == again
 
 
-def _candidate(name: str, p50_ms: float, *, passes: int = 0, refused: str | None = None, size_bytes: int = 100, built: bool = True) -> CandidateRecord:
-    latency = (LatencyRecord(candidates=1, p50_ms=9.0, p95_ms=9.0, rounds=5), LatencyRecord(candidates=DECISIVE_SIZE, p50_ms=p50_ms, p95_ms=9.0, rounds=5))
+def _candidate(
+    name: str, p50_ms: float, *, passes: int = 0, refused: str | None = None, size_bytes: int = 100, built: bool = True
+) -> CandidateRecord:
+    latency = (
+        LatencyRecord(candidates=1, p50_ms=9.0, p95_ms=9.0, rounds=5),
+        LatencyRecord(candidates=DECISIVE_SIZE, p50_ms=p50_ms, p95_ms=9.0, rounds=5),
+    )
     return CandidateRecord(
         name=name,
         passes=tuple(f"pass_{i}" for i in range(passes)),
@@ -102,7 +107,11 @@ def test_the_fastest_allowed_is_chosen_with_its_reason() -> None:
 
 
 def test_what_is_refused_or_was_not_built_is_never_chosen() -> None:
-    candidates = [_candidate("fp32", 4.0), _candidate("fast", 0.1, passes=1, refused="NE worse"), _candidate("none", 0, refused="could not be built", built=False)]
+    candidates = [
+        _candidate("fp32", 4.0),
+        _candidate("fast", 0.1, passes=1, refused="NE worse"),
+        _candidate("none", 0, refused="could not be built", built=False),
+    ]
     assert choose(candidates)[0] == "fp32"
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optimize.data.interactions import DataError, Interactions, load, pad, require_columns, save
+from optimize.data.interactions import DataError, Interactions, Split, load, pad, require_columns, save
+from optimize.models.registry import DcnV2Settings
 from optimize.training.loop import TrainingSettings
 from optimize.training.recipe import DataSettings, Recipe, load_recipe, shipped
 from optimize.training.run import Source, _target, run
-from optimize.data.interactions import Split
-from optimize.models.registry import DcnV2Settings
 from serving.contract.errors import PilotageError
 from serving.contract.fields import MISSING_INTEGER, MISSING_STRING, FeatureSpec, parse_spec
 
@@ -26,7 +25,9 @@ def data() -> Interactions:
         "words": np.array([["x", MISSING_STRING]] * 4, object),
         "price": np.array([1.5, np.nan, -0.0, 3e38], np.float32),
     }
-    return Interactions(columns, np.array([1, 0, 0, 1], np.float32), np.array(["u", "v", "u", "v"], object), np.arange(4), np.linspace(0, 1, 4))
+    return Interactions(
+        columns, np.array([1, 0, 0, 1], np.float32), np.array(["u", "v", "u", "v"], object), np.arange(4), np.linspace(0, 1, 4)
+    )
 
 
 @pytest.fixture
@@ -115,12 +116,14 @@ def test_a_part_with_one_class_is_refused_before_training(part: str, data: Inter
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("source", "architecture"), [("movielens", "dcn_v2"), ("movielens", "wide_deep"), ("clicks", "dcn_v2"), ("clicks", "wide_deep")])
+@pytest.mark.parametrize(
+    ("source", "architecture"), [("movielens", "dcn_v2"), ("movielens", "wide_deep"), ("clicks", "dcn_v2"), ("clicks", "wide_deep")]
+)
 def test_shipped_recipes_can_be_read(source: str, architecture: str) -> None:
     recipe = load_recipe(shipped(source, architecture))
     assert (recipe.data.source, recipe.model.architecture) == (source, architecture)
 
 
 def test_a_recipe_that_does_not_exist_lists_those_that_do() -> None:
-    with pytest.raises(PilotageError, match="there is no recipe clicks/resnet; there are .*clicks/dcn_v2.*movielens/wide_deep"):
+    with pytest.raises(PilotageError, match=r"there is no recipe clicks/resnet; there are .*clicks/dcn_v2.*movielens/wide_deep"):
         shipped("clicks", "resnet")

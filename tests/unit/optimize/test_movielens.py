@@ -36,7 +36,9 @@ def _grouplens(folder: Path) -> Path:
     items = []
     for movie, title, year, genres in CATALOGUE:
         flags = "|".join("1" if genre in genres else "0" for genre in movielens.GENRES)
-        items.append(f"{movie}|{title} ({year})|01-Jan-{year}||http://example.org/{movie}|{flags}" if year else f"{movie}|{title}||||{flags}")
+        items.append(
+            f"{movie}|{title} ({year})|01-Jan-{year}||http://example.org/{movie}|{flags}" if year else f"{movie}|{title}||||{flags}"
+        )
     (folder / "u.data").write_text("".join("\t".join(map(str, row)) + "\n" for row in RATINGS))
     (folder / "u.user").write_text("".join("|".join(person) + "\n" for person in PEOPLE))
     (folder / "u.item").write_bytes("".join(f"{line}\n" for line in items).encode("latin-1"))
@@ -47,7 +49,10 @@ def _recbole_texts() -> dict[str, str]:
     tables = {
         "inter": ("user_id:token\titem_id:token\trating:float\ttimestamp:float", [tuple(map(str, row)) for row in RATINGS]),
         "user": ("user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token", PEOPLE),
-        "item": ("item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq", [(m, t, y, " ".join(g)) for m, t, y, g in CATALOGUE]),
+        "item": (
+            "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq",
+            [(m, t, y, " ".join(g)) for m, t, y, g in CATALOGUE],
+        ),
     }
     return {kind: "\n".join([header, *("\t".join(row) for row in rows)]) + "\n" for kind, (header, rows) in tables.items()}
 

@@ -86,7 +86,7 @@ def test_run_record_survives_a_round_trip(run: RunRecord, tmp_path: Path) -> Non
 
 
 def test_a_folder_without_the_file_says_which_command_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(PilotageError, match="is not a run folder.*`pilotage train` makes one"):
+    with pytest.raises(PilotageError, match=r"is not a run folder.*`pilotage train` makes one"):
         read_run(tmp_path)
     with pytest.raises(PilotageError, match="cannot be read; `pilotage optimize` writes it"):
         read_report(tmp_path)
@@ -103,7 +103,7 @@ def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
 def test_another_schema_version_is_refused(run: RunRecord, tmp_path: Path) -> None:
     for name, document, read in ((RUN_NAME, run, read_run), (REPORT_NAME, _report(), read_report)):
         (tmp_path / name).write_text(json.dumps({**json.loads(document.model_dump_json()), "schema_version": 2}))
-        with pytest.raises(PilotageError, match="schema.version"):
+        with pytest.raises(PilotageError, match=r"schema.version"):
             read(tmp_path)
 
 

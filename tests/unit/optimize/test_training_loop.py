@@ -49,7 +49,14 @@ def data() -> TrainingData:
 
 
 def _train(
-    spec: FeatureSpec, data: TrainingData, seed: int = 0, *, learning_rate: float = 1e-2, averaging: float = 0.9, epochs: int = 6, patience: int = 6
+    spec: FeatureSpec,
+    data: TrainingData,
+    seed: int = 0,
+    *,
+    learning_rate: float = 1e-2,
+    averaging: float = 0.9,
+    epochs: int = 6,
+    patience: int = 6,
 ) -> tuple[RankingModel, list[EpochReport]]:
     torch.manual_seed(0)
     model = build(DcnV2Settings(cross_layers=1, hidden=(8,)), spec)
@@ -112,7 +119,9 @@ def test_the_model_ends_in_evaluation_mode(spec: FeatureSpec, data: TrainingData
     assert not _train(spec, data, epochs=1)[0].training
 
 
-@pytest.mark.parametrize("setting", [{"epochs": 0}, {"learning_rate": 0.0}, {"averaging": 1.0}, {"grade_weight": 1.1}, {"leraning_rate": 1e-3}])
+@pytest.mark.parametrize(
+    "setting", [{"epochs": 0}, {"learning_rate": 0.0}, {"averaging": 1.0}, {"grade_weight": 1.1}, {"leraning_rate": 1e-3}]
+)
 def test_settings_out_of_bounds_are_refused(setting: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         TrainingSettings(**setting)  # type: ignore[arg-type]

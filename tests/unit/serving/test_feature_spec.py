@@ -174,9 +174,6 @@ def test_every_mistake_is_reported_at_once() -> None:
     assert "'price'" in message
 
 
-@pytest.mark.xfail(
-    strict=True, reason="fields.py: pydantic adds 'at least 1 item … not 0' when no field is valid; parse_spec could drop it"
-)
 def test_a_wrong_field_is_the_only_thing_complained_about() -> None:
     assert len(_refusal(_document({**ID, "dim": 0})).splitlines()) == 2
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from optimize.files import replace_folder, write_whole
 from serving.contract.errors import PilotageError
+from serving.contract.files import replace_folder, write_bytes
 
 
 def _fill(target: Path, text: str) -> None:
@@ -40,9 +40,14 @@ def test_an_exception_leaves_everything_as_it_was(error: type[BaseException], ex
     if existed:
         _fill(tmp_path / "a", "1")
     before = _content(tmp_path)
-    with pytest.raises(error), replace_folder(tmp_path / "a", marker="run.json") as folder:
-        (folder / "run.json").write_text("2")
-        raise error
+
+    def interrupted() -> None:
+        with replace_folder(tmp_path / "a", marker="run.json") as folder:
+            (folder / "run.json").write_text("2")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
     assert _content(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == (["a"] if existed else []), "no temporary folder is left"
 
@@ -71,6 +76,6 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 def test_a_file_is_written_whole(tmp_path: Path) -> None:
     target = tmp_path / "new" / "report.json"
     for text in ("1", "é"):
-        write_whole(target, text)
+        write_bytes(target, text.encode())
         assert target.read_text(encoding="utf-8") == text
     assert [path.name for path in target.parent.iterdir()] == ["report.json"]
