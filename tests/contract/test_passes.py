@@ -153,3 +153,11 @@ def test_int8_quantizes_every_matrix_and_leaves_the_tables(model: onnx.ModelProt
     weights = [t for t in model.graph.initializer if t.name in tables]
     assert weights
     assert all(kept[t.name] == TensorProto.FLOAT for t in weights)
+
+
+def test_int8_scales_each_output_channel(model: onnx.ModelProto) -> None:
+    tensors = {t.name: t for t in PASSES["int8_dynamic"].apply(model).graph.initializer}
+    matrices = [t for t in tensors.values() if t.data_type == TensorProto.INT8 and len(t.dims) == 2]
+    assert matrices
+    for matrix in matrices:
+        assert list(tensors[matrix.name.removesuffix("_quantized") + "_scale"].dims) == [matrix.dims[1]]
