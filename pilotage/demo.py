@@ -145,7 +145,9 @@ def summarize(training: dict[str, Any], report: dict[str, Any], measured: dict[s
         quality.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
     for contender in training["contenders"]:
         metrics = contender["metrics"]
-        quality.add_row(contender["name"], *(f"{metrics[key]:.4f}" for key in ("auc", "ne", "gauc", "ndcg@10", "calibration_ratio")))
+        quality.add_row(
+            contender["name"], *(f"{metrics.get(key, float('nan')):.4f}" for key in ("auc", "ne", "gauc", "ndcg@10", "calibration_ratio"))
+        )
     console.print(quality)
     if training["best_possible_log_loss"] is not None:
         got = training["contenders"][0]["metrics"]["log_loss"]

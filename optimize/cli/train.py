@@ -31,11 +31,13 @@ def train(
     from optimize.training.records import RUN_NAME
     from optimize.training.run import load_source, run
     from serving.contract.fields import load_spec
+    from serving.contract.files import require_replaceable
     from serving.runtime.cpus import usable_cores
 
     chosen = load_recipe(recipe or shipped(data, model))
     spec = load_spec(features or RECIPES / chosen.data.source / "features.toml")
     folder = out or Path("runs") / f"{chosen.data.source}-{chosen.model.architecture}"
+    require_replaceable(folder, RUN_NAME)
     with progress_bar() as progress:
         progress("loading data", 0.0)
         source = load_source(chosen.data, data_path, seed)

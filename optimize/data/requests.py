@@ -33,7 +33,8 @@ def draw_requests(spec: FeatureSpec, data: Interactions, count: int, top_k: int,
         user = record(spec, data, row, "user")
         met = {value for values in user.values() if isinstance(values, list) for value in values}
         size = int(rng.choice(REQUEST_SIZES, p=REQUEST_SHARES))
-        chosen = [pool[i] for i in rng.permutation(len(pool))[: size + len(met)].tolist() if pool[i]["id"] not in met]
+        drawn = [pool[i] for i in rng.permutation(len(pool))[: size + len(met)].tolist()]
+        chosen = [candidate for candidate in drawn if candidate["id"] not in met] or drawn  # a user who has met all gets them again
         request = {"user": user, "context": record(spec, data, row, "context"), "candidates": chosen[:size], "top_k": top_k}
         yield json.dumps(request, ensure_ascii=False, separators=(",", ":"))
 

@@ -16,8 +16,13 @@ from torch import Tensor, nn
 from optimize.features.encode import Encoded
 from optimize.models.base import RankingModel
 from optimize.training.metrics import auc
+from serving.contract.errors import PilotageError
 
 EVALUATION_ROWS = 8192
+
+
+class TrainingDiverged(PilotageError, FloatingPointError):
+    """The loss is no number any more."""
 
 
 class TrainingSettings(BaseModel):
@@ -76,7 +81,7 @@ def train(
 
     Raises
     ------
-    FloatingPointError
+    TrainingDiverged
         The loss became NaN or infinite.
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -107,7 +112,7 @@ def train(
                 # The ramp keeps the first, random weights out of a young average; as in TensorFlow's ExponentialMovingAverage.
                 torch._foreach_lerp_(average, parameters, 1 - min(settings.averaging, (1 + steps) / (10 + steps)))
         if not np.isfinite(losses).all():
-            raise FloatingPointError(
+            raise TrainingDiverged(
                 f"the training loss became {losses[-1]} in epoch {epoch}; try a lower learning_rate than {settings.learning_rate}"
             )
         current = [p.detach().clone() for p in parameters]

@@ -94,8 +94,8 @@ def expected_calibration_error(label: npt.ArrayLike, probability: npt.ArrayLike,
 
 
 def evaluate(label: npt.ArrayLike, probability: npt.ArrayLike, group: npt.NDArray[Any]) -> dict[str, float]:
-    """All metrics of this page by name."""
-    return {
+    """All metrics of this page by name; one that is not defined on this data (one class only, say) is left out."""
+    values = {
         "log_loss": float(np.mean(log_losses(label, probability))),
         "ne": normalized_entropy(label, probability),
         "auc": auc(label, probability),
@@ -104,6 +104,7 @@ def evaluate(label: npt.ArrayLike, probability: npt.ArrayLike, group: npt.NDArra
         "calibration_ratio": calibration_ratio(label, probability),
         "ece": expected_calibration_error(label, probability),
     }
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def _ranks(score: Floats) -> Floats:

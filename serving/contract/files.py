@@ -57,8 +57,7 @@ def replace_folder(target: Path, marker: str) -> Iterator[Path]:
     OSError
         The folder cannot be written; what was at `target` is still there.
     """
-    if target.exists() and not (target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))):
-        raise PilotageError(f"{target} exists and has no {marker}: it is left alone, choose another folder")
+    require_replaceable(target, marker)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -70,6 +69,18 @@ def replace_folder(target: Path, marker: str) -> Iterator[Path]:
         sync(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def require_replaceable(target: Path, marker: str) -> None:
+    """Check that `replace_folder` would take `target`, before hours go into filling it.
+
+    Raises
+    ------
+    PilotageError
+        `target` exists and has no `marker`.
+    """
+    if target.exists() and not (target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))):
+        raise PilotageError(f"{target} exists and has no {marker}: it is left alone, choose another folder")
 
 
 def _swap(staging: Path, target: Path) -> None:

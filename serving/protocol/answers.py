@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from serving.contract.errors import RequestError
 
@@ -57,6 +59,11 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
 
 
 encode = msgspec.json.Encoder().encode
+
+
+def rank_answer(model: Model, request_id: str, ids: list[str | int], probabilities: npt.NDArray[np.float32]) -> bytes:
+    """Encode an answer from ids and their probabilities ``(K,) float32``, best first."""
+    return encode(RankAnswer(model, request_id, list(map(Ranked, ids, probabilities.tolist()))))
 
 
 def refusal(error: RequestError, request_id: str) -> ErrorAnswer:

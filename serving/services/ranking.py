@@ -17,7 +17,8 @@ from serving.contract.errors import PilotageError, ServingError
 from serving.monitoring.metrics import RankingMetrics
 from serving.ranking.ranker import Ranker
 from serving.runtime.cpus import usable_cores
-from serving.services.application import Loaded, build_application
+from serving.services.application import build_application
+from serving.services.rank_route import Loaded
 from serving.services.settings import load_settings
 from serving.services.store import locate
 

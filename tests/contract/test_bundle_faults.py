@@ -15,7 +15,7 @@ import pytest
 import serving.contract.bundle as bundles
 from serving.contract import files
 from serving.contract.bundle import Bundle, open_bundle, sha256_of, write_bundle
-from serving.contract.errors import BundleError
+from serving.contract.errors import BundleError, PilotageError
 from serving.contract.fields import FeatureSpec, parse_spec
 from serving.contract.manifest import Manifest, ranking_signature
 from serving.ranking.ranker import Ranker
@@ -239,9 +239,9 @@ def test_an_existing_bundle_is_replaced_only_when_asked(tiny_bundle: Bundle, tmp
 def test_what_is_no_bundle_is_never_replaced(tiny_bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="not a bundle"):
+    with pytest.raises(PilotageError, match="left alone"):
         _write(tmp_path / "home", tiny_bundle, replace=True)
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "file").write_text("x")
-    with pytest.raises(BundleError, match="not a bundle"):
+    with pytest.raises(PilotageError, match="left alone"):
         _write(tmp_path / "file", tiny_bundle, replace=True)

@@ -110,17 +110,13 @@ def test_calibration_error_sees_what_the_ratio_cannot() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_one_class_gives_not_a_number_instead_of_a_crash(value: float) -> None:
+def test_metrics_that_one_class_does_not_define_are_left_out(value: float) -> None:
     label, probability = np.full(5, value, np.float32), np.linspace(0.1, 0.9, 5)
     found = metrics.evaluate(label, probability, GROUPS)
-    assert math.isnan(found["auc"])
-    assert math.isnan(found["gauc"])
-    assert math.isnan(found["ne"]), "the base rate has no entropy to divide by"
-    assert math.isfinite(found["log_loss"])
-    assert math.isfinite(found["ece"])
+    assert {"log_loss", "ece"} <= found.keys()
+    assert not {"auc", "gauc", "ne"} & found.keys(), "the base rate has no entropy to divide by"
     if value == 0:
-        assert math.isnan(found["calibration_ratio"])
-        assert math.isnan(found["ndcg@10"])
+        assert not {"calibration_ratio", "ndcg@10"} & found.keys()
 
 
 def test_evaluate_names_its_metrics() -> None:
