@@ -7,6 +7,9 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from optimize.export.parity import Parity
+from optimize.search.budget import NeChange
+from optimize.search.measure import Latency
 from serving.contract.errors import PilotageError
 
 REPORT_NAME = "report.json"
@@ -15,23 +18,6 @@ PAGE_NAME = "report.html"
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LatencyRecord(_Frozen):
-    """See `optimize.search.measure.Latency`."""
-
-    candidates: int
-    p50_ms: float
-    p95_ms: float
-    rounds: int
-
-
-class NeChangeRecord(_Frozen):
-    """See `optimize.search.budget.NeChange`."""
-
-    change_pct: float
-    low_pct: float
-    high_pct: float
 
 
 class CandidateRecord(_Frozen):
@@ -53,10 +39,10 @@ class CandidateRecord(_Frozen):
     passes: tuple[str, ...]
     changes: str
     size_bytes: int | None
-    ne_change: NeChangeRecord | None
+    ne_change: NeChange | None
     validation: dict[str, float]
     test: dict[str, float]
-    latency: tuple[LatencyRecord, ...]
+    latency: tuple[Latency, ...]
     refused: str | None
 
 
@@ -67,13 +53,6 @@ class Machine(_Frozen):
     flags: tuple[str, ...]
     cores: int
     threads: int
-
-
-class ParityRecord(_Frozen):
-    """Largest difference of probabilities between graph and torch model."""
-
-    candidates: int
-    max_difference: float
 
 
 class OptimizeReport(_Frozen):
@@ -87,7 +66,7 @@ class OptimizeReport(_Frozen):
     fingerprints: dict[str, str]
     max_ne_increase_pct: float
     parity_tolerance: float
-    parity: tuple[ParityRecord, ...]
+    parity: tuple[Parity, ...]
     decisive_candidates: int
     candidates: tuple[CandidateRecord, ...]
     chosen: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from optimize.passes.int8_dynamic import Int8Dynamic
 from optimize.search.budget import NeChange, ne_change
 from optimize.search.machine import describe_machine, package_versions
 from optimize.search.measure import measure
-from optimize.search.report import CandidateRecord, LatencyRecord, NeChangeRecord, OptimizeReport, ParityRecord
+from optimize.search.report import CandidateRecord, OptimizeReport
 from optimize.training.metrics import evaluate
 from serving.contract.errors import PilotageError
 from serving.contract.fields import REQUEST_INDEX
@@ -140,10 +140,10 @@ def search(
             passes=tuple(p.name for p in variant.passes),
             changes=variant.changes,
             size_bytes=sessions[variant.name].path.stat().st_size if variant.name in sessions else None,
-            ne_change=NeChangeRecord(**asdict(changes[variant.name])) if variant.name in changes else None,
+            ne_change=changes.get(variant.name),
             validation=_metrics(validation, on_validation.get(variant.name)),
             test=_metrics(test, on_test.get(variant.name)),
-            latency=tuple(LatencyRecord(**asdict(latency)) for latency in latencies.get(variant.name, ())),
+            latency=tuple(latencies.get(variant.name, ())),
             refused=refusals.get(variant.name),
         )
         for variant in VARIANTS
@@ -157,7 +157,7 @@ def search(
         fingerprints={"validation": validation.fingerprint(), "test": test.fingerprint()},
         max_ne_increase_pct=settings.max_ne_increase_pct,
         parity_tolerance=TOLERANCE,
-        parity=tuple(ParityRecord(**asdict(p)) for p in parity),
+        parity=tuple(parity),
         decisive_candidates=DECISIVE_SIZE,
         candidates=candidates,
         chosen=chosen,

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from optimize.features.collisions import FieldCollisions
+from optimize.training.loop import EpochReport
 from optimize.training.recipe import Recipe
 from serving.contract.errors import PilotageError
 from serving.contract.fields import FeatureSpec
@@ -33,33 +35,12 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Epoch(_Frozen):
-    """One pass over the training data."""
-
-    epoch: int
-    loss: float
-    validation_auc: float
-    seconds: float
-
-
 class Contender(_Frozen):
     """A model or baseline and its test metrics."""
 
     name: str
     chosen: str
     metrics: dict[str, float]
-
-
-class Collisions(_Frozen):
-    """See `optimize.features.collisions.FieldCollisions`."""
-
-    name: str
-    buckets: int
-    ids_seen: int
-    buckets_hit: int
-    collisions: int
-    expected_collisions: float
-    table_bytes: int
 
 
 class RunRecord(_Frozen):
@@ -77,8 +58,8 @@ class RunRecord(_Frozen):
     contenders: tuple[Contender, ...]
     best_possible_log_loss: float | None = None
     """Log loss of the true probabilities on the test part, where they are known."""
-    collisions: tuple[Collisions, ...]
-    epochs: tuple[Epoch, ...]
+    collisions: tuple[FieldCollisions, ...]
+    epochs: tuple[EpochReport, ...]
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,9 +28,7 @@ from optimize.training.records import (
     TEST_NAME,
     VALIDATION_NAME,
     WEIGHTS_NAME,
-    Collisions,
     Contender,
-    Epoch,
     RunRecord,
 )
 from serving.contract.fields import FeatureSpec
@@ -133,8 +131,8 @@ def run(recipe: Recipe, spec: FeatureSpec, source: Source, out: Path, *, seed: i
         calibration=fitted,
         contenders=tuple(contenders),
         best_possible_log_loss=None if test.truth is None else float(np.mean(metrics.log_losses(test.label, test.truth))),
-        collisions=tuple(Collisions(**asdict(field)) for field in collisions),
-        epochs=tuple(Epoch(**asdict(epoch)) for epoch in epochs),
+        collisions=tuple(collisions),
+        epochs=tuple(epochs),
     )
     progress("writing the run", 0.97)
     with replace_folder(out, marker=RUN_NAME) as folder:

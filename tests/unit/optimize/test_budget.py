@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from optimize.search.budget import NeChange, ne_change
-from optimize.search.report import CandidateRecord, LatencyRecord
+from optimize.search.measure import Latency
+from optimize.search.report import CandidateRecord
 from optimize.search.search import DECISIVE_SIZE, TIE_PCT, choose
 from optimize.training.metrics import normalized_entropy
 
@@ -84,8 +85,8 @@ def _candidate(
     name: str, p50_ms: float, *, passes: int = 0, refused: str | None = None, size_bytes: int = 100, built: bool = True
 ) -> CandidateRecord:
     latency = (
-        LatencyRecord(candidates=1, p50_ms=9.0, p95_ms=9.0, rounds=5),
-        LatencyRecord(candidates=DECISIVE_SIZE, p50_ms=p50_ms, p95_ms=9.0, rounds=5),
+        Latency(candidates=1, p50_ms=9.0, p95_ms=9.0, rounds=5),
+        Latency(candidates=DECISIVE_SIZE, p50_ms=p50_ms, p95_ms=9.0, rounds=5),
     )
     return CandidateRecord(
         name=name,

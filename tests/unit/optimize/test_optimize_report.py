@@ -10,20 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from optimize.export.parity import Parity
+from optimize.features.collisions import FieldCollisions
 from optimize.models.registry import WideDeepSettings
+from optimize.search.budget import NeChange
+from optimize.search.measure import Latency
 from optimize.search.page import render
 from optimize.search.report import (
     REPORT_NAME,
     CandidateRecord,
-    LatencyRecord,
     Machine,
-    NeChangeRecord,
     OptimizeReport,
-    ParityRecord,
     read_report,
 )
+from optimize.training.loop import EpochReport
 from optimize.training.recipe import DataSettings, Recipe
-from optimize.training.records import RUN_NAME, Collisions, Contender, Epoch, RunRecord, read_run
+from optimize.training.records import RUN_NAME, Contender, RunRecord, read_run
 from serving.contract.errors import PilotageError
 from serving.contract.fields import FeatureSpec
 from serving.contract.manifest import Calibration
@@ -34,13 +36,13 @@ HOSTILE = '<script>alert("$x^2$")</script>'
 
 
 def _candidate(name: str, p50_ms: float, refused: str | None = None, *, built: bool = True) -> CandidateRecord:
-    latency = tuple(LatencyRecord(candidates=size, p50_ms=p50_ms, p95_ms=2 * p50_ms, rounds=5) for size in (1, 500))
+    latency = tuple(Latency(candidates=size, p50_ms=p50_ms, p95_ms=2 * p50_ms, rounds=5) for size in (1, 500))
     return CandidateRecord(
         name=name,
         passes=() if name == "fp32" else (name,),
         changes=f"changes of {name}",
         size_bytes=1000 if built else None,
-        ne_change=None if name == "fp32" or not built else NeChangeRecord(change_pct=0.5, low_pct=0.4, high_pct=0.6),
+        ne_change=None if name == "fp32" or not built else NeChange(change_pct=0.5, low_pct=0.4, high_pct=0.6),
         validation=METRICS if built else {},
         test=METRICS if built else {},
         latency=latency if built else (),
@@ -56,7 +58,7 @@ def _report(run: str = "a-run") -> OptimizeReport:
     )
     return OptimizeReport(
         created_at=NOW, run=run, data=HOSTILE, rows={"validation": 10, "test": 10}, fingerprints={"validation": "ab", "test": "cd"},
-        max_ne_increase_pct=0.1, parity_tolerance=1e-5, parity=(ParityRecord(candidates=1, max_difference=1e-7),), decisive_candidates=500,
+        max_ne_increase_pct=0.1, parity_tolerance=1e-5, parity=(Parity(candidates=1, max_difference=1e-7),), decisive_candidates=500,
         candidates=candidates, chosen="fp32", reason="fp32 takes 4.00 ms", machine=Machine(cpu="a CPU", flags=("avx2",), cores=2, threads=1),
         versions={"torch": "2"},
     )  # fmt: skip
@@ -64,13 +66,13 @@ def _report(run: str = "a-run") -> OptimizeReport:
 
 @pytest.fixture
 def run(tiny_spec: FeatureSpec) -> RunRecord:
-    collisions = Collisions(name="id", buckets=64, ids_seen=9, buckets_hit=8, collisions=1, expected_collisions=0.6, table_bytes=4)
+    collisions = FieldCollisions(name="id", buckets=64, ids_seen=9, buckets_hit=8, collisions=1, expected_collisions=0.6, table_bytes=4)
     return RunRecord(
         created_at=NOW, recipe=Recipe(data=DataSettings(source="clicks"), model=WideDeepSettings()), features=tiny_spec, seed=0, data="clicks",
         rows={"train": 80, "validation": 10, "test": 10}, fingerprints={"train": "0", "validation": "1", "test": "2"},
         calibration=Calibration(method="none", scale=1.0, offset=0.0),
         contenders=tuple(Contender(name=name, chosen=HOSTILE, metrics=METRICS) for name in ("wide_deep", "LightGBM")),
-        best_possible_log_loss=0.3, collisions=(collisions,), epochs=(Epoch(epoch=1, loss=0.5, validation_auc=0.7, seconds=1.0),),
+        best_possible_log_loss=0.3, collisions=(collisions,), epochs=(EpochReport(epoch=1, loss=0.5, validation_auc=0.7, seconds=1.0),),
     )  # fmt: skip
 
 
