@@ -1,4 +1,4 @@
-"""All routes: ranking, and beside it models, metrics, the OpenAPI description and its page."""
+"""The routes beside ranking: models, metrics, the OpenAPI description and its page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from starlette.routing import Route
 from serving.monitoring.metrics import exposition
 from serving.protocol.answers import JSON, encode
 from serving.protocol.openapi import DOCS_PAGE, describe
-from serving.services.rank_route import REQUEST_ID_HEADER, Loaded, RankRoute, request_id_of
+from serving.services.rank_route import REQUEST_ID_HEADER, Loaded, request_id_of
 
 
 def build_application(loaded: Loaded) -> Starlette:
-    """Make the ASGI application that answers for `loaded`."""
+    """Make the ASGI application that tells about `loaded`."""
 
     async def models(request: Request) -> Response:
         listed = []
@@ -47,5 +47,4 @@ def build_application(loaded: Loaded) -> Starlette:
         return HTMLResponse(DOCS_PAGE)
 
     endpoints = {"/v1/models": models, "/metrics": metrics, "/openapi.json": openapi, "/": page}
-    told = [Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()]
-    return Starlette(routes=[Route("/v1/rank", RankRoute(loaded)), *told])
+    return Starlette(routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()])
