@@ -91,7 +91,7 @@ class FeatureGraph:
             sentinel = self._constant(murmur3_of(MISSING_STRING, field.seed), np.uint32)
             absent = self._node("Equal", [digest, sentinel], f"absent.{field.name}")
         self._row(field, digest, absent)
-        self._hashes[field.name] = (self._node("Cast", [digest], f"hash64.{field.name}", to=TensorProto.INT64), absent)
+        self._hashes[field.name] = (digest, absent)
 
     def _cross(self, cross: Cross) -> None:
         per_candidate = self.spec.is_per_candidate(cross)
@@ -99,6 +99,7 @@ class FeatureGraph:
         members = []
         for name in cross.fields:
             digest, absent = self._hashes[name]
+            digest = self._once(f"hash64.{name}", "Cast", [digest], to=TensorProto.INT64)
             field = self.spec.field(name)
             if per_candidate and field.part != "candidate":
                 digest = self._once(f"{digest}.by_candidate", "Gather", [digest, REQUEST_INDEX])
@@ -145,10 +146,10 @@ class FeatureGraph:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"features/{output}", domain=domain, **attributes))
         return output
 
-    def _once(self, output: str, op: str, inputs: list[str]) -> str:
+    def _once(self, output: str, op: str, inputs: list[str], **attributes: Any) -> str:
         """Add a node unless another cross has added it already."""
         if not any(output in node.output for node in self.nodes):
-            self._node(op, inputs, output)
+            self._node(op, inputs, output, **attributes)
         return output
 
     def _constant(self, value: int | float | list[int], dtype: npt.DTypeLike) -> str:
