@@ -65,7 +65,9 @@ def load_source(settings: DataSettings, path: Path | None, seed: int) -> Source:
     """
     if settings.source == "movielens":
         if path is None:
-            raise DataError("MovieLens-100k is read from your copy: name its folder with --data-path (`make data` puts one into the folder data)")
+            raise DataError(
+                "MovieLens-100k is read from your copy: name its folder with --data-path (`make data` puts one into the folder data)"
+            )
         source = movielens.read(path)
         titles = {movie.id: movie.title for movie in source.movies.values()}
         return Source(movielens.split(source, settings.split, seed), f"MovieLens-100k, {settings.split} 80/10/10", titles)
