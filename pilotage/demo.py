@@ -7,6 +7,7 @@ neither is to be had, synthetic ad clicks, and the demo says so.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pilotage.process import free_port, running_service
+from pilotage.process import direct, free_port, running_service
 from serving.contract.errors import PilotageError
 
 app = typer.Typer(add_completion=False)
@@ -33,6 +34,14 @@ SHOWN = 5
 console = Console(highlight=False)
 
 
+class StageFailed(PilotageError):
+    """A stage's command failed; the demo ends with its exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 @app.command()
 def demo(
     data_path: Annotated[Path | None, typer.Option(help="Your copy of MovieLens-100k: a folder, or a recbole wheel.")] = None,
@@ -41,6 +50,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
 ) -> None:
     """Train, optimize, bundle, serve, rank, load-test and sum up."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that blocks end and stop what they started
     started = time.perf_counter()
     data, source = find_data(data_path)
     run, bundle, load = out / f"{data}-{model}", out / "bundle", out / "loadtest"
@@ -108,13 +118,13 @@ def stage(*words: object, json_out: bool = True) -> dict[str, Any]:
 
     Raises
     ------
-    PilotageError
+    StageFailed
         The command failed; its own message is on the terminal.
     """
     command = [sys.executable, "-m", "pilotage.cli", *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False, text=True)  # stderr, with the progress bar, goes through
     if done.returncode != 0:
-        raise PilotageError(f"`pilotage {' '.join(map(str, words[:2]))}` ended with exit code {done.returncode}")
+        raise StageFailed(f"`pilotage {' '.join(map(str, words[:2]))}` ended with exit code {done.returncode}", done.returncode)
     if not json_out:
         console.print(done.stdout.strip(), soft_wrap=True)
         return {}
@@ -129,7 +139,7 @@ def show_ranking(url: str, run: Path) -> None:
     names_file = run / "names.json"
     names = json.loads(names_file.read_text(encoding="utf-8")) if names_file.is_file() else {}
     call = urllib.request.Request(f"{url}/v1/rank", body.encode(), {"content-type": "application/json"})  # noqa: S310 - our own service
-    with urllib.request.urlopen(call, timeout=10) as response:  # noqa: S310
+    with direct(call, timeout=10) as response:
         answer = json.load(response)
     user = {key: value for key, value in request["user"].items() if not isinstance(value, list)}
     console.print(f"user {user}, {len(request['candidates'])} candidates; the best:")

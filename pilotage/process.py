@@ -19,6 +19,15 @@ READY_LIMIT_S = 60
 STOP_LIMIT_S = 15
 LOG_LINES_SHOWN = 15
 
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+"""Opens an address of this machine; a proxy of the environment is for others."""
+
+
+class ServiceFailed(PilotageError):
+    """A service did not come up, or ended."""
+
+    exit_code = 3
+
 
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on now."""
@@ -34,7 +43,7 @@ def running_service(bundle: Path, port: int, log: Path) -> Iterator[str]:
 
     Raises
     ------
-    PilotageError
+    ServiceFailed
         The service ended, or was not ready in time; the message has the end of its log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -53,13 +62,13 @@ def _wait_ready(service: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + READY_LIMIT_S
     while time.monotonic() < deadline:
         if service.poll() is not None:
-            raise PilotageError(f"the service ended with exit code {service.returncode}:\n{_tail(log)}")
+            raise ServiceFailed(f"the service ended with exit code {service.returncode}:\n{_tail(log)}")
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # noqa: S310 - our own service on loopback
+            with direct(f"{url}/readyz", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise PilotageError(f"the service was not ready within {READY_LIMIT_S} s:\n{_tail(log)}")
+    raise ServiceFailed(f"the service was not ready within {READY_LIMIT_S} s:\n{_tail(log)}")
 
 
 def _stop(service: subprocess.Popen[bytes]) -> None:

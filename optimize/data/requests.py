@@ -14,8 +14,7 @@ from serving.contract.fields import MISSING_INTEGER, MISSING_STRING, FeatureSpec
 
 REQUEST_SIZES = (20, 50, 100, 200, 500)
 REQUEST_SHARES = (0.25, 0.2, 0.4, 0.1, 0.05)
-"""Candidates a request: mostly one screen's worth after retrieval, a tail of large ones. An assumption, stated in the
-load test's report beside its figures."""
+"""Candidates a request: mostly one screen's worth after retrieval, a tail of large ones. An assumption."""
 
 
 def draw_requests(spec: FeatureSpec, data: Interactions, count: int, top_k: int, seed: int) -> Iterator[str]:

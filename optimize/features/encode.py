@@ -1,4 +1,4 @@
-"""Encode whole data sets with the feature graph, for training, and count what hashing did to them."""
+"""Encode whole data sets with the feature graph, for training."""
 
 from __future__ import annotations
 

@@ -32,11 +32,12 @@ EARLY_STOPPING_ROUNDS = 40
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """Test probabilities ``(B,) float64`` of one baseline and the settings that validation chose."""
+    """Log-odds ``(B,)`` of one baseline on validation and test part, and the settings that validation chose."""
 
     name: str
     chosen: str
-    probability: Floats
+    validation_logit: Floats
+    test_logit: Floats
 
 
 def logistic_regression(
@@ -68,7 +69,8 @@ def logistic_regression(
         if best is None or score > best[0]:
             best = (score, c, model)
     assert best is not None
-    return BaselineResult("logistic regression", f"C = {best[1]}", best[2].predict_proba(test)[:, 1])
+    chosen = best[2]
+    return BaselineResult("logistic regression", f"C = {best[1]}", chosen.decision_function(validation), chosen.decision_function(test))
 
 
 def boosted_trees(
@@ -108,7 +110,7 @@ def boosted_trees(
         "deterministic": True,
         "force_row_wise": True,
     }
-    best: tuple[float, str, npt.NDArray[np.float32], Any] | None = None
+    best: tuple[float, BaselineResult] | None = None
     for lists in (True, False):
         columns = _TreeColumns(spec, parts[0], lists=lists)
         train, validation, test = (columns.matrix(part) for part in parts)
@@ -116,11 +118,13 @@ def boosted_trees(
         check = lgb.Dataset(validation, parts[1].label, reference=data, categorical_feature=columns.categories)
         stop = lgb.early_stopping(EARLY_STOPPING_ROUNDS, verbose=False)
         model = lgb.train(settings, data, MAX_TREES, valid_sets=[check], callbacks=[stop])
-        score = auc(parts[1].label, np.asarray(model.predict(validation)))
+        on_validation, on_test = (np.asarray(model.predict(x, raw_score=True), np.float64) for x in (validation, test))
+        score = auc(parts[1].label, on_validation)
         if best is None or score > best[0]:
-            best = (score, f"{model.best_iteration} trees, {'with' if lists else 'without'} lists", test, model)
+            chosen = f"{model.best_iteration} trees, {'with' if lists else 'without'} lists"
+            best = (score, BaselineResult("LightGBM", chosen, on_validation, on_test))
     assert best is not None
-    return BaselineResult("LightGBM", best[1], np.asarray(best[3].predict(best[2]), np.float64))
+    return best[1]
 
 
 def _one_hot(spec: FeatureSpec, part: Encoded) -> sparse.csr_matrix:

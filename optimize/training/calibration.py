@@ -8,6 +8,7 @@ Platt, "Probabilistic Outputs for Support Vector Machines", 1999; He et al. 2014
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ PRIOR_STRENGTH = 1e-3
 """Weight of a prior on scale 1: decides only when the data cannot, as with separable or constant log-odds."""
 
 
-def fit(logit: npt.NDArray[np.float32], label: npt.NDArray[np.float32], negative_sampling_rate: float = 1.0) -> Calibration:
+def fit(logit: npt.NDArray[np.floating[Any]], label: npt.NDArray[np.float32], negative_sampling_rate: float = 1.0) -> Calibration:
     """Fit ``sigmoid(scale * z + offset)`` by maximum likelihood.
 
     Parameters

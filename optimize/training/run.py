@@ -121,7 +121,10 @@ def run(recipe: Recipe, spec: FeatureSpec, source: Source, out: Path, *, seed: i
 
     best = max(epochs, key=lambda report: report.validation_auc)
     contenders = [Contender(name=name, chosen=f"epoch {best.epoch}", metrics=metrics.evaluate(test.label, probability, test.group))]
-    contenders += [Contender(name=r.name, chosen=r.chosen, metrics=metrics.evaluate(test.label, r.probability, test.group)) for r in rivals]
+    for rival in rivals:  # calibrated on the same data in the same way
+        own = calibration.fit(rival.validation_logit, validation.label, recipe.data.negative_sampling_rate)
+        rated = 1 / (1 + np.exp(-(own.scale * rival.test_logit + own.offset)))
+        contenders.append(Contender(name=rival.name, chosen=rival.chosen, metrics=metrics.evaluate(test.label, rated, test.group)))
     record = RunRecord(
         created_at=datetime.now(UTC),
         recipe=recipe,

@@ -50,12 +50,14 @@ def open_bundle(path: Path) -> Bundle:
     for extra in sorted(found - manifest.files.keys()):
         raise BundleError(f"bundle {path}: file {extra!r} is not in the manifest; remove it or make the bundle anew")
     for name, entry in sorted(manifest.files.items()):
-        size_bytes = (path / name).stat().st_size
+        try:
+            size_bytes, digest = (path / name).stat().st_size, sha256_of(path / name)
+        except OSError as error:
+            raise BundleError(f"bundle {path}: file {name!r} cannot be read: {error.strerror}") from error
         if size_bytes != entry.size_bytes:
             raise BundleError(
                 f"bundle {path}: file {name!r} has {size_bytes} bytes, the manifest says {entry.size_bytes}; copy the bundle again"
             )
-        digest = sha256_of(path / name)
         if digest != entry.sha256:
             raise BundleError(f"bundle {path}: file {name!r} was altered: sha256 {digest[:12]}…, the manifest says {entry.sha256[:12]}…")
     return Bundle(path, manifest)

@@ -23,7 +23,15 @@ from typing import ClassVar
 
 
 class PilotageError(Exception):
-    """Base of the errors that a person reads: what, which value, which limit, what next."""
+    """Base of the errors that a person reads: what, which value, which limit, what next.
+
+    Attributes
+    ----------
+    exit_code
+        What a command ends with: 2 wrong use, 3 infrastructure.
+    """
+
+    exit_code = 2
 
 
 class SpecificationError(PilotageError):

@@ -1,6 +1,8 @@
 """Files and folders that appear whole or not at all: temporary name, sync, rename.
 
-A reader sees the old state or the new one, never half of one, even when the machine stops in between.
+A reader never sees half of one. A file is replaced in one step. Replacing a folder takes two renames, since POSIX has no other
+way: for the instant between them the name is missing, and should the machine stop right there, the old folder lies beside it
+as ``.NAME.old.*``.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ class Manifest(_Frozen):
             raise ValueError(f"graph {self.graph!r} is not among the files")
         expected = ranking_signature(self.features)
         if self.signature != expected:
-            raise ValueError(f"signature does not follow from the feature specification: {difference(expected, self.signature)}")
+            gap = difference(expected, self.signature) or "its tensors have another order or other axes"
+            raise ValueError(f"signature does not follow from the feature specification: {gap}")
         return self
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,12 +41,10 @@ class GraphSession:
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        started = time.perf_counter()
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises several unrelated types for a bad file
             raise BundleError(f"graph {path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}") from error
-        self.load_ms = (time.perf_counter() - started) * 1e3
         self.path = path
         self.threads = threads
         self.signature = Signature(

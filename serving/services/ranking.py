@@ -1,7 +1,7 @@
 """The BentoML service: ``bentoml serve serving.services.ranking:RankingService``.
 
 Thin on purpose: it finds the bundle, loads and warms it, and mounts the HTTP application. BentoML's access log, tracing and own
-metrics are off, and ranking goes past what is left of its middleware: together they cost more than the model does.
+metrics are off, and ranking goes past what is left of its middleware: together they cost more than ranking one candidate does.
 """
 
 from __future__ import annotations
