@@ -8,11 +8,18 @@
     ├── SettingsError              a setting is out of bounds (wrong use)
     └── RequestError               the caller's fault; ``status`` is the HTTP status code
         ├── MalformedRequest  400  the body is not what its content type says
+        ├── Unauthorized      401  no bearer token, or a wrong one
+        ├── UnknownModel      404  no model of this name or version is loaded
+        ├── NotAcceptable     406  no form of answer that the caller takes
         ├── RequestTooLarge   413  the body exceeds the byte limit
+        ├── UnsupportedMedia  415  a content type or content encoding that is not read
         └── InvalidRequest    422  the body is well formed, a value breaks a rule
     ServingError              5xx  our fault; the client sees the code, never the cause
     ├── NotReady              503  the model is not loaded or not yet warm
+    ├── Overloaded            503  the answer would come too late: refused at once, with Retry-After
+    ├── DeadlineExceeded      504  the answer would come after the caller's own deadline
     └── ModelOutputError      500  the model answered with a number that is not one
+    CallerGone                     the caller closed the connection: there is nobody to answer
 """
 
 from __future__ import annotations
@@ -92,11 +99,39 @@ class MalformedRequest(RequestError):
     code = "malformed_request"
 
 
+class Unauthorized(RequestError):
+    """The request carries no bearer token that is known."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class UnknownModel(RequestError):
+    """No model of this name, or of this version, is loaded."""
+
+    status = 404
+    code = "unknown_model"
+
+
+class NotAcceptable(RequestError):
+    """The caller takes none of the forms in which an answer can be given."""
+
+    status = 406
+    code = "not_acceptable"
+
+
 class RequestTooLarge(RequestError):
     """The body is over the byte limit."""
 
     status = 413
     code = "request_too_large"
+
+
+class UnsupportedMedia(RequestError):
+    """The body has a content type or a content encoding that is not read here."""
+
+    status = 415
+    code = "unsupported_media_type"
 
 
 class InvalidRequest(RequestError):
@@ -120,8 +155,26 @@ class NotReady(ServingError):
     code = "not_ready"
 
 
+class Overloaded(ServingError):
+    """The answer would not come within the objective; nothing was done for the request."""
+
+    status = 503
+    code = "overloaded"
+
+
+class DeadlineExceeded(ServingError):
+    """The answer would not come before the caller's deadline; the graph was not run."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+
 class ModelOutputError(ServingError):
     """The graph produced a value that is not a probability."""
 
     status = 500
     code = "model_output_error"
+
+
+class CallerGone(Exception):
+    """The caller closed the connection before it was answered: there is nobody to tell."""

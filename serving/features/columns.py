@@ -5,7 +5,9 @@ Letters: ``R`` requests, ``N`` candidates of all of them, ``V`` values of a list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any
 
@@ -20,6 +22,53 @@ Feeds = dict[str, npt.NDArray[Any]]
 Encoder = Callable[[Sequence[Any]], npt.NDArray[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Requests as arrays, ready to run or to be stacked with others.
+
+    Attributes
+    ----------
+    feeds
+        Field name → array.
+    requests, candidates
+        ``R`` and ``N``.
+    """
+
+    feeds: Feeds
+    requests: int
+    candidates: int
+
+
+def stack(parts: Sequence[Encoded], sentinels: Mapping[str, Any]) -> Feeds:
+    """Put several requests into the feeds of one run.
+
+    Parameters
+    ----------
+    sentinels
+        List field → its "no value", which fills rows that are shorter than the longest.
+    """
+    if len(parts) == 1:
+        return parts[0].feeds
+    feeds: Feeds = {}
+    for name in parts[0].feeds:
+        arrays = [part.feeds[name] for part in parts]
+        if name in sentinels:
+            arrays = _widened(arrays, sentinels[name])
+        elif name == REQUEST_INDEX:
+            first_rows = accumulate((part.requests for part in parts), initial=0)
+            arrays = [array + first for array, first in zip(arrays, first_rows, strict=False)]
+        feeds[name] = np.concatenate(arrays)
+    return feeds
+
+
+def _widened(arrays: Sequence[npt.NDArray[Any]], sentinel: Any) -> list[npt.NDArray[Any]]:
+    width = max(array.shape[1] for array in arrays)
+    return [
+        array if array.shape[1] == width else np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=sentinel)
+        for array in arrays
+    ]
+
+
 class ColumnEncoder:
     """Gather requests into columns, one array a field, by the specification of one model."""
 
@@ -28,6 +77,7 @@ class ColumnEncoder:
         self._per_request = [
             (field.name, attrgetter(f"{field.part}.{field.name}"), _encoder(field)) for field in spec.of_part("user", "context")
         ]
+        self.sentinels = {field.name: sentinel_of(field) for field in spec.categorical if field.is_list}
 
     def encode(self, requests: Sequence[RankRequest]) -> Feeds:
         """Stack requests into the feeds of one run.
@@ -54,11 +104,16 @@ class ColumnEncoder:
         return feeds
 
 
+def sentinel_of(field: CategoricalField) -> Any:
+    """What stands for "no value" in this field's arrays."""
+    return MISSING_STRING if field.dtype == "string" else MISSING_INTEGER
+
+
 def _encoder(field: CategoricalField | NumericField) -> Encoder:
     if isinstance(field, NumericField):
         return _numbers
     dtype: Any = object if field.dtype == "string" else np.int64
-    sentinel: Any = MISSING_STRING if field.dtype == "string" else MISSING_INTEGER
+    sentinel = sentinel_of(field)
 
     def single(values: Sequence[Any]) -> npt.NDArray[Any]:
         if None in values:

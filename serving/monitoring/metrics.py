@@ -13,11 +13,15 @@ BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 
 
 CANDIDATE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
-STAGES = ("decode", "rank", "encode")
+RUN_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
+
+STAGES = ("decode", "features", "queue", "run", "encode")
 
 
 class RankingMetrics:
     """Counters and histograms of one ranking service.
+
+    Every label has few values: models and versions that were loaded, statuses, stages, reasons.
 
     Made after BentoML has set ``PROMETHEUS_MULTIPROC_DIR``, never at import: ``prometheus_client`` decides
     between one process and several when it is first imported.
@@ -41,21 +45,38 @@ class RankingMetrics:
         self.candidates = prometheus.Histogram(
             "pilotage_request_candidates", "Candidates a request.", labels, buckets=CANDIDATE_BUCKETS, registry=registry
         )
+        self.run_requests = prometheus.Histogram(
+            "pilotage_run_requests", "Requests stacked into one run of the graph.", labels, buckets=RUN_BUCKETS, registry=registry
+        )
+        self.shed = prometheus.Counter(
+            "pilotage_shed_total",
+            "Requests that were not run: overload, deadline, or the caller gone.",
+            (*labels, "reason"),
+            registry=registry,
+        )
+        self.loads = prometheus.Counter(
+            "pilotage_model_loads_total", "Bundles that were loaded, or refused.", ("model", "outcome"), registry=registry
+        )
 
     def bind(self, model: str, version: str) -> BoundMetrics:
         """Resolve the labels of one model once, so that a request looks nothing up."""
         return BoundMetrics(self, model, version)
+
+    def loaded(self, model: str, outcome: str) -> None:
+        """Record that a bundle of `model` was ``loaded`` or ``refused``."""
+        self.loads.labels(model, outcome).inc()
 
 
 class BoundMetrics:
     """Metrics of one model and version."""
 
     def __init__(self, metrics: RankingMetrics, model: str, version: str) -> None:
-        self._requests = metrics.request_seconds
+        self._metrics = metrics
         self._labels = (model, version)
         self._ok = metrics.request_seconds.labels(model, version, "200")
         self._stages = tuple(metrics.stage_seconds.labels(model, version, stage) for stage in STAGES)
         self._candidates = metrics.candidates.labels(model, version)
+        self._run_requests = metrics.run_requests.labels(model, version)
 
     def answered(self, marks_s: tuple[float, ...], candidates: int) -> None:
         """Record an answered request: the times before and after each of `STAGES`, in seconds."""
@@ -66,7 +87,15 @@ class BoundMetrics:
 
     def refused(self, status: int, seconds: float) -> None:
         """Record a request that was not answered with 200."""
-        self._requests.labels(*self._labels, str(status)).observe(seconds)
+        self._metrics.request_seconds.labels(*self._labels, str(status)).observe(seconds)
+
+    def shed(self, reason: str) -> None:
+        """Record a request that was not run: ``overload``, ``deadline`` or ``gone``."""
+        self._metrics.shed.labels(*self._labels, reason).inc()
+
+    def ran(self, requests: int) -> None:
+        """Record a run of the graph and how many requests were stacked in it."""
+        self._run_requests.observe(requests)
 
 
 def exposition() -> tuple[bytes, str]:

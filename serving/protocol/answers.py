@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from serving.contract.errors import RequestError
 
-JSON = "application/json"
-
 
 class Model(msgspec.Struct, frozen=True):
     """Which model answered."""
@@ -53,7 +51,7 @@ class ErrorDetail(msgspec.Struct, frozen=True):
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
-    """Body of every answer of these routes that is not a 2xx. Paths that do not exist are answered by BentoML."""
+    """Body of every answer that is not a 2xx."""
 
     error: ErrorDetail
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from serving.protocol.answers import JSON, answer_schemas
+from serving.protocol.answers import answer_schemas
+from serving.protocol.media import JSON
 
 DOCS_PAGE = """<!doctype html>
 <html lang="en">
@@ -26,66 +29,96 @@ DOCS_PAGE = """<!doctype html>
 """The description as a page, drawn by the Swagger UI that BentoML serves; unlike BentoML's own page it asks no other host."""
 
 _ERRORS = {
-    "400": "The body is not valid JSON.",
+    "400": "The body is not what its content type says, or a header cannot be read.",
+    "401": "The service wants a bearer token.",
+    "404": "No such model is served.",
+    "406": "The Accept header takes no form in which this can be answered.",
     "413": "The body is over the byte limit.",
+    "415": "A content type or content encoding that is not read here.",
     "422": "A value breaks a rule of the feature specification; `violations` has path, rule and value.",
     "500": "The service failed; the cause is in its log under the request id.",
-    "503": "The model is not loaded or not yet warm.",
+    "503": "Not ready, or the answer would not come within the objective: try again after `Retry-After` seconds.",
+    "504": "The answer would not come within the time that the caller gave.",
 }
 
+_TIMEOUT = {
+    "name": "x-request-timeout-ms",
+    "in": "header",
+    "required": False,
+    "description": "Milliseconds that the caller will wait; what cannot be answered by then is not run.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 3_600_000},
+}
 
-def describe(request_type: type | None, model: str, version: str) -> dict[str, Any]:
-    """Describe the routes.
+_REF = "#/components/schemas/"
 
-    Parameters
-    ----------
-    request_type
-        The msgspec structure of a ranking request; None while no model is loaded.
-    model, version
-        Name and version of the loaded model, for the title.
-    """
-    ref_template = "#/components/schemas/{name}"
+
+@dataclass(frozen=True)
+class Described:
+    """A loaded model: its name, version and the msgspec structure of its ranking requests."""
+
+    name: str
+    version: str
+    request_type: type
+
+
+def describe(models: Sequence[Described]) -> dict[str, Any]:
+    """Describe the routes for the models that are loaded; ``/v1/rank`` asks the first of them."""
     schemas = answer_schemas()
-    body: dict[str, Any] = {}
-    if request_type is not None:
-        (body,), components = msgspec.json.schema_components([request_type], ref_template=ref_template)
-        schemas |= components
-    refused = {
-        status: {"description": text, "content": {JSON: {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}}
-        for status, text in _ERRORS.items()
-    }
-    answer = {"description": "Candidates, best first.", "content": {JSON: {"schema": {"$ref": "#/components/schemas/RankAnswer"}}}}
-    plain = {"200": {"description": "Yes."}, "503": {"description": "No; the body says why."}}
+    paths: dict[str, Any] = {}
+    for number, model in enumerate(models):
+        prefix = f"{model.name}." if number else ""  # two models may give different structures the same name
+        (body,), components = msgspec.json.schema_components([model.request_type], ref_template=_REF + prefix + "{name}")
+        schemas |= {prefix + name: schema for name, schema in components.items()}
+        if not number:
+            paths["/v1/rank"] = _rank(f"Rank candidates with {model.name}, the first model", "rank", body)
+        paths[f"/v1/models/{model.name}/rank"] = _rank(f"Rank candidates with {model.name}", f"rank-{model.name}", body)
+    first = models[0] if models else None
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"Pilotage ranking: {model}", "version": version},
-        "paths": {
-            "/v1/rank": {
-                "post": {
-                    "operationId": "rank",
-                    "summary": "Rank candidates for one user in one context",
-                    "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
-                    "responses": {"200": answer, **refused},
-                }
-            },
-            "/v1/models": {
-                "get": {
-                    "operationId": "models",
-                    "summary": "Loaded models with their versions and feature specifications",
-                    "responses": {"200": {"description": "The models.", "content": {JSON: {"schema": {"type": "object"}}}}},
-                }
-            },
-            "/livez": {"get": {"operationId": "livez", "summary": "Is the process alive?", "responses": plain}},
-            "/readyz": {"get": {"operationId": "readyz", "summary": "Is the model loaded and warm?", "responses": plain}},
-            "/metrics": {
-                "get": {
-                    "operationId": "metrics",
-                    "summary": "Prometheus metrics",
-                    "responses": {
-                        "200": {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-                    },
-                }
-            },
+        "info": {
+            "title": f"Pilotage ranking: {', '.join(model.name for model in models) or 'no model loaded'}",
+            "version": first.version if first else "0",
         },
+        "paths": {**paths, **_always()},
         "components": {"schemas": schemas},
     }
+
+
+def _rank(summary: str, operation: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer = {
+        "description": "Candidates, best first.",
+        "content": {JSON: {"schema": {"$ref": _REF + "RankAnswer"}}},
+    }
+    return {
+        "post": {
+            "operationId": operation,
+            "summary": summary,
+            "parameters": [_TIMEOUT],
+            "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
+            "responses": {"200": answer, **_refused("ErrorAnswer")},
+        }
+    }
+
+
+def _always() -> dict[str, Any]:
+    probe = {"200": {"description": "Yes."}, "503": {"description": "No; the body says why."}}
+    text = {"200": {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+    listed = {"200": _answered("The models.", {"type": "object"}), **_refused("ErrorAnswer", "401")}
+    operations = {
+        "/v1/models": ("models", "Loaded models with their versions and feature specifications", listed),
+        "/livez": ("livez", "Is the process alive?", probe),
+        "/readyz": ("readyz", "Are all models loaded and warm?", probe),
+        "/metrics": ("metrics", "Prometheus metrics", text),
+    }
+    return {
+        path: {"get": {"operationId": name, "summary": summary, "responses": responses}}
+        for path, (name, summary, responses) in operations.items()
+    }
+
+
+def _answered(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {JSON: {"schema": schema}}}
+
+
+def _refused(schema: str, *statuses: str) -> dict[str, Any]:
+    return {status: _answered(_ERRORS[status], {"$ref": _REF + schema}) for status in (statuses or _ERRORS)}

@@ -12,6 +12,8 @@ import onnxruntime as ort
 
 from serving.contract.errors import BundleError, ModelOutputError
 from serving.contract.manifest import DType, Signature, TensorSpec, difference
+from serving.runtime.arenas import use_bounded_arena
+from serving.runtime.providers import Provider, place, require_used
 
 _DTYPES: dict[str, DType] = {"tensor(string)": "string", "tensor(int64)": "int64", "tensor(float)": "float32"}
 _NUMPY: dict[DType, npt.DTypeLike] = {"string": np.dtype(object), "int64": np.dtype(np.int64), "float32": np.dtype(np.float32)}
@@ -28,23 +30,35 @@ class GraphSession:
         The ``.onnx`` file.
     threads
         Threads inside one run. Spinning is off: cores are shared with the HTTP server and other pods.
+    provider
+        What runs the graph; operators that it does not have run on the CPU.
+    arena_mib
+        Most memory that runs may use, as for `arenas.use_bounded_arena`; None leaves it to grow. It bounds the CPU's memory alone,
+        and neither weights nor what the caller hands in.
 
     Raises
     ------
     BundleError
-        ONNX Runtime cannot load the file.
+        ONNX Runtime cannot load the file, or the weights beside it. It maps them from their file, so that the workers of a machine
+        share them, and refuses weights in another folder.
+    SettingsError
+        The provider is not available.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, provider: Provider = "cpu", arena_mib: int | None = None) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if arena_mib is not None:
+            use_bounded_arena(arena_mib, options)
+        providers = place(provider, options, threads=threads)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime raises several unrelated types for a bad file
             raise BundleError(f"graph {path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}") from error
+        require_used(provider, self._session)
         self.path = path
         self.threads = threads
         self.signature = Signature(
@@ -52,7 +66,7 @@ class GraphSession:
             outputs=tuple(_tensor(path, node) for node in self._session.get_outputs()),
         )
         self._outputs = [tensor.name for tensor in self.signature.outputs]
-        self._guards = {tensor.name: (_NUMPY[tensor.dtype], len(tensor.shape)) for tensor in self.signature.inputs}
+        self._guards = tuple((tensor.name, _NUMPY[tensor.dtype], len(tensor.shape)) for tensor in self.signature.inputs)
 
     def require(self, expected: Signature) -> None:
         """Refuse a graph whose inputs and outputs are not those of `expected`.
@@ -79,14 +93,15 @@ class GraphSession:
         TypeError
             A feed's dtype or rank is not the signature's: a mistake of the calling room, not of a client.
         ModelOutputError
-            The run itself failed.
+            The run itself failed, for want of memory in the arena or for another cause; later runs are not affected.
         """
-        for name, (dtype, rank) in self._guards.items():
+        for name, dtype, rank in self._guards:
             feed = feeds[name]
-            if feed.dtype != dtype or feed.ndim != rank:
+            # NumPy's own dtypes are singletons in native byte order; only another one is worth a comparison
+            if (feed.dtype is not dtype and feed.dtype != dtype) or feed.ndim != rank:
                 raise TypeError(f"input {name!r} takes {dtype} with {rank} axes, got {feed.dtype} with {feed.ndim}")
         try:
-            outputs: list[npt.NDArray[Any]] = self._session.run(self._outputs, dict(feeds))
+            outputs: list[npt.NDArray[Any]] = self._session.run(self._outputs, feeds if type(feeds) is dict else dict(feeds))
         except Exception as error:  # pybind raises per-status types that share no base but Exception
             raise ModelOutputError(f"graph {self.path.name!r} failed: {error}") from error
         return outputs

@@ -1,45 +1,71 @@
 """A BentoML service some of whose routes are answered before BentoML's middleware.
 
 BentoML wraps every request in three layers that cannot be switched off: a timeout (a task and a 30-second timer a request),
-tracing (which looks at the URL even when it excludes all) and a request context. Ranking needs none of them: it runs to
-its end in one step, so a timeout could not interrupt it. Together they cost more than ranking one candidate does; measured in
-``docs/benchmarks/ranking.md``.
+tracing (which looks at the URL even when it excludes all) and a request context. Asking a model needs none of them: what takes too
+long is refused by the queue. Together they cost more than ranking one candidate does; measured in ``docs/benchmarks/ranking.md``.
+
+What goes BentoML's way runs in a task with an empty context. The server starts each request of a connection in a copy of the last
+one's context, so what BentoML sets there would make a chain that grows with every scrape of ``/metrics`` (CPython #140947).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import contextvars
 from typing import Any, Protocol
 
 import bentoml
 
-from serving.services.rank_route import Message, Receive, Send
+from serving.contract.errors import Unauthorized
+from serving.protocol.answers import encode, refusal
+from serving.protocol.media import JSON
+from serving.services.exchange import REQUEST_ID_HEADER, AsgiApp, Message, Receive, Send, request_id_of, respond
 
 
-class AsgiApp(Protocol):
-    """An ASGI application."""
+class Front(Protocol):
+    """What the hot lane needs to know of a service."""
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    def find(self, path: str) -> AsgiApp | None:
+        """Return the application that answers `path` the short way."""
+        ...
+
+    def admits(self, scope: Message) -> bool:
+        """Whether the request shows what it must."""
         ...
 
 
 class HotLane:
-    """Answers the paths in `routes` itself and hands everything else on."""
+    """Answers what `front` finds itself and hands everything else on."""
 
-    def __init__(self, app: AsgiApp, routes: Mapping[str, AsgiApp]) -> None:
+    def __init__(self, app: AsgiApp, front: Front) -> None:
         self._app = app
-        self._routes = routes
+        self._front = front
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pick the application by its exact path."""
-        app = self._routes.get(scope["path"], self._app) if scope["type"] == "http" else self._app
-        await app(scope, receive, send)
+        """Pick the application by its path."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if not self._front.admits(scope):
+            await _refuse(scope, send)
+            return
+        app = self._front.find(scope["path"])
+        if app is not None:
+            await app(scope, receive, send)
+        else:
+            await asyncio.create_task(self._app(scope, receive, send), context=contextvars.Context())
 
 
 class HotLaneService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml loads its names lazily, mypy sees Any
-    """For ``@bentoml.service(service_class=…)``: routes in `hot_routes` of the decorated class go the short way."""
+    """For ``@bentoml.service(service_class=…)``: what the decorated class's `front` finds goes the short way."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """Wrap BentoML's application."""
-        return HotLane(super().to_asgi(is_main=is_main), self.inner.hot_routes)
+        return HotLane(super().to_asgi(is_main=is_main), self.inner.front)
+
+
+async def _refuse(scope: Message, send: Send) -> None:
+    request_id = request_id_of(dict(scope["headers"]))
+    error = Unauthorized("this service wants a bearer token that it knows: send the header Authorization: Bearer TOKEN")
+    extra = [(REQUEST_ID_HEADER, request_id.encode()), (b"www-authenticate", b"Bearer")]
+    await respond(send, error.status, encode(refusal(error, request_id)), JSON.encode(), extra)

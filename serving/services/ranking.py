@@ -1,69 +1,78 @@
 """The BentoML service: ``bentoml serve serving.services.ranking:RankingService``.
 
-Thin on purpose: it finds the bundle, loads and warms it, and mounts the HTTP application. BentoML's access log, tracing and own
-metrics are off, and ranking goes past what is left of its middleware: together they cost more than ranking one candidate does.
+Thin on purpose: it loads and warms the bundles and ties the rooms together. BentoML's access log, tracing and own metrics are
+off, and asking a model goes past what is left of its middleware: together they cost more than ranking one candidate does.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
-import logging
+import os
 from typing import ClassVar
 
 import bentoml
 from starlette.exceptions import HTTPException
 
-from serving.contract.bundle import open_bundle
-from serving.contract.errors import PilotageError, ServingError
-from serving.monitoring.metrics import RankingMetrics
-from serving.ranking.ranker import Ranker
-from serving.runtime.cpus import usable_cores
+from serving.contract.errors import PilotageError, SettingsError
+from serving.monitoring.logs import configure_logs
 from serving.services.application import build_application
-from serving.services.hot_lane import AsgiApp, HotLaneService
-from serving.services.rank_route import Loaded, RankRoute
+from serving.services.catalog import Catalog
+from serving.services.front import ServiceFront
+from serving.services.hot_lane import Front, HotLaneService
+from serving.services.lifecycle import drain_on_sigterm
 from serving.services.settings import load_settings
-from serving.services.store import locate
 
-log = logging.getLogger("bentoml.pilotage")
+_catalog = Catalog()
+_front = ServiceFront(_catalog)
 
-WARM_UP_SIZES = (1, 10, 100, 500, 1000)
-_loaded = Loaded()
+
+def _workers() -> int:
+    """Worker processes, asked by BentoML's supervisor; a mistake in the settings is told by the workers, through ``/readyz``."""
+    with contextlib.suppress(SettingsError):
+        return load_settings().workers
+    return 1
+
+
+os.environ.pop("BENTOML_CONTAINERIZED", None)  # with it, the supervisor does not replace a worker that died
 
 
 @bentoml.service(
     name="pilotage-ranking",
     service_class=HotLaneService,
+    workers=_workers(),
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*", "sample_rate": 0.0},
     traffic={"timeout": 30},
     endpoints={"livez": "/livez", "readyz": "/readyz"},
 )
-@bentoml.asgi_app(build_application(_loaded), path="/")
+@bentoml.asgi_app(build_application(_catalog), path="/")
 class RankingService:
-    """Load the bundle when the worker starts; stay alive but unready when that fails."""
+    """Load the bundles when the worker starts; stay alive but unready when that fails."""
 
-    hot_routes: ClassVar[dict[str, AsgiApp]] = {"/v1/rank": RankRoute(_loaded)}
+    front: ClassVar[Front] = _front
 
     def __init__(self) -> None:
+        configure_logs()
         try:
             settings = load_settings()
-            bundle = open_bundle(locate(settings.bundle))
-            ranker = Ranker(bundle, threads=settings.threads or usable_cores(), max_candidates=settings.max_candidates)
-            ranker.warm_up(WARM_UP_SIZES)
-        except (PilotageError, ServingError) as error:
-            _loaded.reason = str(error)
-            log.error("not ready: %s", error)
+            configure_logs(settings.log_level)
+            _front.open(settings)
+            _catalog.load(settings)
+        except PilotageError as error:
+            _catalog.fail(str(error))
             return
-        _loaded.max_body_bytes = settings.max_body_bytes
-        _loaded.metrics = RankingMetrics().bind(bundle.manifest.name, bundle.manifest.version)
-        _loaded.ranker = ranker
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the worker; left in, each full collection would walk it again
-        log.info("ready: %s %s from %s, %d threads", bundle.manifest.name, bundle.manifest.version, bundle.path, ranker.session.threads)
+        drain_on_sigterm(_catalog.drain, drain_s=settings.drain_s, grace_s=settings.grace_s)
+        if settings.reload_s:
+            self._following = asyncio.get_running_loop().create_task(_catalog.follow(settings.reload_s))
 
     async def __is_ready__(self) -> bool:
         """Answer ``/readyz``; the reason goes into the body."""
-        if _loaded.ranker is None:
-            raise HTTPException(503, f"not ready: {_loaded.reason}")
+        reason = _catalog.not_ready
+        if reason is not None:
+            raise HTTPException(503, f"not ready: {reason}")
         return True

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationError
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.contract.errors import SettingsError
+from serving.runtime.cpus import usable_cores
+from serving.runtime.providers import Provider
 
 
 class ServiceSettings(BaseSettings):
@@ -16,17 +20,61 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PILOTAGE_", frozen=True, extra="ignore")
 
     bundle: str = "bundle"
-    """Folder of the bundle, or ``bentoml:NAME[:VERSION]`` for one in BentoML's model store. The default is the
-    folder that a Bento carries."""
+    """Folder of the bundle, or ``bentoml:NAME[:VERSION]`` for one in BentoML's model store; several are parted by commas, and
+    the first is what ``/v1/rank`` asks. The default is the folder that a Bento carries."""
+
+    workers: int = Field(1, ge=1, le=256)
+    """Worker processes. Each runs one request at a time; one a core is the fastest, with ``threads`` left at 0."""
 
     threads: int = Field(0, ge=0, le=256)
-    """Threads inside one run of the graph; 0 takes the cores that the container may use."""
+    """Threads inside one run of the graph; 0 shares the cores that the container may use among the workers."""
+
+    provider: Provider = "cpu"
+    """ONNX Runtime's execution provider; one that is not installed is refused at start."""
+
+    arena_mib: int = Field(1024, ge=16, le=1_048_576)
+    """Most memory that the runs of a worker may use, beside the weights."""
+
+    objective_ms: float = Field(50.0, gt=0, le=60_000)
+    """Time within which an accepted request shall be answered; what would take longer is refused at once."""
 
     max_candidates: int = Field(1000, ge=1, le=100_000)
-    """Most candidates a request: at 500 a run takes milliseconds, and one caller must not hold a worker for long."""
+    """Most candidates a request, and in one run: at 500 a run takes milliseconds, and one caller must not hold a worker for long."""
 
     max_body_bytes: int = Field(4 * 2**20, ge=1024, le=2**30)
     """Largest body: 1,000 candidates with ten 100-character values each are some 1.3 MB."""
+
+    token_file: Path | None = None
+    """File with the bearer tokens that callers must show, one a line; without it everybody is answered."""
+
+    reload_s: float = Field(0.0, ge=0, le=86_400)
+    """How often to look whether a bundle was replaced; 0 never looks."""
+
+    drain_s: float = Field(2.0, ge=0, le=600)
+    """After SIGTERM, how long requests are still taken while ``/readyz`` says no: the time in which routers notice."""
+
+    grace_s: float = Field(10.0, gt=0, le=600)
+    """After that, how long answers under way may take before the worker ends all the same."""
+
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    """Least severe level that is logged."""
+
+    @field_validator("bundle")
+    @classmethod
+    def _names_a_bundle(cls, value: str) -> str:
+        if not value.replace(",", "").strip():
+            raise ValueError("it must name at least one bundle")
+        return value
+
+    @property
+    def bundles(self) -> tuple[str, ...]:
+        """The references to bundles."""
+        return tuple(reference.strip() for reference in self.bundle.split(",") if reference.strip())
+
+    @property
+    def threads_a_worker(self) -> int:
+        """Threads of one run."""
+        return self.threads or max(1, usable_cores() // self.workers)
 
 
 def load_settings() -> ServiceSettings:

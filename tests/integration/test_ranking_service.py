@@ -7,12 +7,8 @@ import os
 import random
 import re
 import shutil
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +16,12 @@ import httpx
 import mmh3
 import psutil
 import pytest
+from service_processes import BENTOML, PILOTAGE, STOP_LIMIT_S, environment_of, free_port, service_of
 
 from serving.contract.bundle import Bundle
 from serving.contract.fields import FeatureSpec
 from serving.ranking.ranker import Ranker
 
-ROOT = Path(__file__).parents[2]
-START_LIMIT_S, STOP_LIMIT_S = 60, 20
 MAX_BODY_BYTES, MAX_CANDIDATES = 20_000, 50
 CANDIDATES = [{"id": f"item-{i}", "price": 1.5 * i, "tags": [i, i + 1]} for i in range(20)]
 BODY: dict[str, Any] = {
@@ -34,60 +29,13 @@ BODY: dict[str, Any] = {
     "context": {"device": "phone"},
     "candidates": CANDIDATES,
 }
-PILOTAGE = [sys.executable, "-m", "pilotage.cli", "serve"]
-BENTOML = [sys.executable, "-m", "bentoml", "serve", "serving.services.ranking:RankingService", "--host", "127.0.0.1"]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _environment(home: Path, **more: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PILOTAGE_")}
-    kubernetes = {"PILOTAGE_PORT": "tcp://10.0.0.1:3000", "PILOTAGE_SERVICE_HOST": "10.0.0.1"}
-    return {**clean, **kubernetes, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "PILOTAGE_THREADS": "1", **more}
-
-
-@contextmanager
-def _service(command: list[str], folder: Path, path: str, **environment: str) -> Iterator[tuple[httpx.Client, psutil.Process]]:
-    """Run a service until the block ends; it is waited for until `path` answers 200."""
-    port, log = _free_port(), folder / "service.log"
-    with log.open("wb") as sink:
-        child = subprocess.Popen(
-            [*command, "--port", str(port)], cwd=ROOT, env=_environment(folder / "home", **environment),
-            stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    process = psutil.Process(child.pid)
-    family = [process]
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:
-            _wait(client, path, child, log)
-            family += process.children(recursive=True)  # workers have process groups of their own: killing the group leaves them
-            yield client, process
-    finally:
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        psutil.wait_procs(family, STOP_LIMIT_S)
-        child.wait(STOP_LIMIT_S)
-
-
-def _wait(client: httpx.Client, path: str, child: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline and child.poll() is None:
-        with suppress(httpx.TransportError):
-            if client.get(path).status_code == 200:
-                return
-        time.sleep(0.05)
-    pytest.fail(f"{path} did not answer 200, exit code {child.poll()}:\n{log.read_text(errors='replace')[-3000:]}")
 
 
 @pytest.fixture(scope="module")
 def running(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, psutil.Process]]:
     folder = tmp_path_factory.mktemp("service")
     limits = {"PILOTAGE_MAX_BODY_BYTES": str(MAX_BODY_BYTES), "PILOTAGE_MAX_CANDIDATES": str(MAX_CANDIDATES)}
-    with _service([*PILOTAGE, str(tiny_bundle.path)], folder, "/readyz", **limits) as service:
+    with service_of([*PILOTAGE, str(tiny_bundle.path)], folder, "/readyz", **limits) as service:
         yield service
 
 
@@ -209,7 +157,7 @@ def test_the_page_asks_no_other_host_and_finds_its_files(client: httpx.Client) -
 def test_the_openapi_description_is_whole_and_follows_the_specification(client: httpx.Client, tiny_spec: FeatureSpec) -> None:
     document = client.get("/openapi.json").raise_for_status().json()
     assert document["openapi"].startswith("3.")
-    assert set(document["paths"]) == {"/v1/rank", "/v1/models", "/livez", "/readyz", "/metrics"}
+    assert set(document["paths"]) == {"/v1/rank", "/v1/models/tiny/rank", "/v1/models", "/livez", "/readyz", "/metrics"}
     schemas = document["components"]["schemas"]
     for reference in set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document))):
         assert reference.removeprefix("#/components/schemas/") in schemas, reference
@@ -217,7 +165,19 @@ def test_the_openapi_description_is_whole_and_follows_the_specification(client: 
         assert set(schemas[part.capitalize()]["properties"]) == {field.name for field in tiny_spec.of_part(part)}  # type: ignore[arg-type]
     assert schemas["Context"]["required"] == ["device"]
     assert schemas["RankRequest"]["properties"]["candidates"]["maxItems"] == MAX_CANDIDATES
-    assert set(document["paths"]["/v1/rank"]["post"]["responses"]) == {"200", "400", "413", "422", "500", "503"}
+    assert set(document["paths"]["/v1/rank"]["post"]["responses"]) == {
+        "200",
+        "400",
+        "401",
+        "404",
+        "406",
+        "413",
+        "415",
+        "422",
+        "500",
+        "503",
+        "504",
+    }
 
 
 def test_probes_say_yes_and_models_lists_the_bundle(client: httpx.Client, tiny_spec: FeatureSpec) -> None:
@@ -259,7 +219,7 @@ def test_a_storm_of_bad_bodies_is_refused_and_the_same_worker_goes_on(running: t
 
 
 def test_a_terminated_service_ends_in_time_and_leaves_no_child(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    with _service([*PILOTAGE, str(tiny_bundle.path)], tmp_path, "/readyz") as (client, process):
+    with service_of([*PILOTAGE, str(tiny_bundle.path)], tmp_path, "/readyz") as (client, process):
         assert client.post("/v1/rank", json=BODY).status_code == 200
         family = [process, *process.children(recursive=True)]
         assert len(family) > 1
@@ -277,7 +237,7 @@ def damaged(tiny_bundle: Bundle, tmp_path: Path) -> Path:
 
 
 def test_a_service_with_a_damaged_bundle_lives_but_is_not_ready_and_says_why(damaged: Path, tmp_path: Path) -> None:
-    with _service(BENTOML, tmp_path, "/livez", PILOTAGE_BUNDLE=str(damaged)) as (client, process):
+    with service_of(BENTOML, tmp_path, "/livez", PILOTAGE_BUNDLE=str(damaged)) as (client, process):
         workers = _workers(process)
         assert client.get("/readyz").status_code == 503
         assert "file 'model.onnx' has 100 bytes" in client.get("/readyz").text
@@ -290,8 +250,8 @@ def test_a_service_with_a_damaged_bundle_lives_but_is_not_ready_and_says_why(dam
 
 @pytest.mark.parametrize(("bundle", "reason"), [("damaged", "'model.onnx' has 100 bytes"), ("absent", "no such folder")])
 def test_serve_refuses_a_bad_bundle_before_it_listens(damaged: Path, bundle: str, reason: str) -> None:
-    command = [*PILOTAGE, str(damaged.with_name(bundle)), "--port", str(_free_port())]
-    environment = _environment(damaged.with_name("home"))
+    command = [*PILOTAGE, str(damaged.with_name(bundle)), "--port", str(free_port())]
+    environment = environment_of(damaged.with_name("home"))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

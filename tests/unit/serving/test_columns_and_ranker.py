@@ -7,11 +7,12 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from serving.contract.bundle import Bundle
 from serving.contract.fields import MISSING_INTEGER, MISSING_STRING, REQUEST_INDEX, FeatureSpec, parse_spec
-from serving.features.columns import ColumnEncoder
+from serving.features.columns import ColumnEncoder, Encoded, stack
 from serving.features.requests import RankRequest, RequestDecoder
 from serving.ranking.ranker import Ranker, blank_feeds, order
 
@@ -106,28 +107,46 @@ def test_a_specification_without_an_id_field_takes_text_and_integers_as_ids() ->
     assert set(ColumnEncoder(spec).encode([request])) == {"price", REQUEST_INDEX}
 
 
-@pytest.mark.parametrize("stack", [(0, 1, 2), (2, 0, 1), (1, 1, 0, 2)])
-def test_stacked_requests_score_like_each_alone(ranker: Ranker, decoder: RequestDecoder, stack: tuple[int, ...]) -> None:
+def _score(ranker: Ranker, request: RankRequest) -> npt.NDArray[np.float32]:
+    (probabilities,) = ranker.score([ranker.encode(request)])
+    assert not isinstance(probabilities, Exception)
+    return probabilities
+
+
+def test_stacked_parts_are_what_the_requests_encoded_together_are(ranker: Ranker, decoder: RequestDecoder) -> None:
     requests = _decode(decoder, FULL, BARE, OTHER)
-    stacked = ranker.score(ranker.encoder.encode([requests[i] for i in stack]))
-    alone = np.concatenate([ranker.score(ranker.encoder.encode([requests[i]])) for i in stack])
+    together = ranker.encoder.encode(requests)
+    parts = stack([ranker.encode(request) for request in requests], ranker.encoder.sentinels)
+    assert parts.keys() == together.keys()
+    for name, feed in together.items():
+        assert parts[name].dtype == feed.dtype
+        np.testing.assert_array_equal(parts[name], feed)
+
+
+@pytest.mark.parametrize("order_of", [(0, 1, 2), (2, 0, 1), (1, 1, 0, 2)])
+def test_stacked_requests_score_like_each_alone(ranker: Ranker, decoder: RequestDecoder, order_of: tuple[int, ...]) -> None:
+    requests = _decode(decoder, FULL, BARE, OTHER)
+    parts = ranker.score([ranker.encode(requests[i]) for i in order_of])
+    assert [len(part) for part in parts] == [len(requests[i].candidates) for i in order_of]  # type: ignore[arg-type]
+    stacked = np.concatenate(parts)  # type: ignore[arg-type]
+    alone = np.concatenate([_score(ranker, requests[i]) for i in order_of])
     np.testing.assert_allclose(stacked, alone, rtol=0, atol=SAME)
     assert len(np.unique(np.round(stacked, 5))) > 5  # the model does tell candidates apart
 
 
 def test_one_candidate_scores_as_among_many(ranker: Ranker, decoder: RequestDecoder) -> None:
     (whole,) = _decode(decoder, OTHER)
-    together = ranker.score(ranker.encoder.encode([whole]))
+    together = _score(ranker, whole)
     singles = _decode(decoder, *[{**OTHER, "candidates": [candidate]} for candidate in OTHER["candidates"]])
-    one_by_one = [float(ranker.score(ranker.encoder.encode([single]))[0]) for single in singles]
+    one_by_one = [float(_score(ranker, single)[0]) for single in singles]
     np.testing.assert_allclose(together, one_by_one, rtol=0, atol=SAME)
 
 
 def test_shuffled_candidates_give_the_same_ranking(ranker: Ranker, decoder: RequestDecoder) -> None:
     places = [5, 2, 6, 0, 3, 1, 4]
     plain, shuffled = _decode(decoder, OTHER, {**OTHER, "candidates": [OTHER["candidates"][i] for i in places]})
-    expected = ranker.score(ranker.encoder.encode([plain]))[places]
-    np.testing.assert_allclose(ranker.score(ranker.encoder.encode([shuffled])), expected, rtol=0, atol=SAME)
+    expected = _score(ranker, plain)[places]
+    np.testing.assert_allclose(_score(ranker, shuffled), expected, rtol=0, atol=SAME)
     assert ranker.rank(shuffled).ids == ranker.rank(plain).ids
 
 
@@ -156,5 +175,8 @@ def test_equal_candidates_keep_the_order_of_the_request(tiny_spec: FeatureSpec) 
 
 def test_warm_up_feeds_fit_the_graph_at_every_size(ranker: Ranker, tiny_spec: FeatureSpec) -> None:
     for size in (1, 2, 33):
-        assert ranker.score(blank_feeds(tiny_spec, size)).shape == (size,)
-    ranker.warm_up((1, 10_000))  # larger than a request may be: cut, not refused
+        (probabilities,) = ranker.score([Encoded(blank_feeds(tiny_spec, size), 1, size)])
+        assert len(probabilities) == size  # type: ignore[arg-type]
+    measured = ranker.warm_up((1, 10_000))  # larger than a request may be: cut, not refused
+    assert [size for size, _ in measured] == [1, ranker.max_candidates]
+    assert all(seconds > 0 for _, seconds in measured)

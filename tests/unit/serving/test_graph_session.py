@@ -13,6 +13,7 @@ from serving.contract.bundle import Bundle
 from serving.contract.errors import BundleError, ModelOutputError
 from serving.contract.fields import FeatureSpec
 from serving.contract.manifest import Signature, ranking_signature
+from serving.features.columns import Encoded
 from serving.ranking.ranker import Ranker, blank_feeds
 from serving.runtime.session import GraphSession
 
@@ -106,5 +107,9 @@ def test_a_run_that_fails_inside_the_graph_is_a_model_error(session: GraphSessio
 def test_a_probability_that_is_not_finite_is_a_model_error(tiny_bundle: Bundle, tiny_spec: FeatureSpec, tmp_path: Path) -> None:
     ranker = Ranker(tiny_bundle, threads=1, max_candidates=5)
     ranker.session = GraphSession(_save(tmp_path / "log.onnx", "Log"), threads=1)
-    with pytest.raises(ModelOutputError, match="tiny 1 gave a probability that is not finite"):
-        ranker.score({"x": np.array([1.0, 0.0], np.float32)})
+    good, bad = (Encoded({"x": np.array(x, np.float32)}, 1, 2) for x in ([1.0, 2.0], [1.0, 0.0]))
+    first, second, third = ranker.score([good, bad, good])  # one of a stack does not take its neighbours with it
+    assert isinstance(second, ModelOutputError)
+    assert "tiny 1 gave a probability that is not finite" in str(second)
+    for probabilities in (first, third):
+        assert np.allclose(probabilities, np.log([1.0, 2.0]))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -20,14 +21,37 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defaults_are_promises() -> None:
     assert load_settings().model_dump() == {
         "bundle": "bundle",
+        "workers": 1,
         "threads": 0,
+        "provider": "cpu",
+        "arena_mib": 1024,
+        "objective_ms": 50.0,
         "max_candidates": 1000,
         "max_body_bytes": 4 * 2**20,
+        "token_file": None,
+        "reload_s": 0.0,
+        "drain_s": 2.0,
+        "grace_s": 10.0,
+        "log_level": "INFO",
     }
 
 
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = {"bundle": "bentoml:shop:7", "threads": 3, "max_candidates": 20, "max_body_bytes": 2048}
+    wanted = {
+        "bundle": "bentoml:shop:7",
+        "workers": 2,
+        "threads": 3,
+        "provider": "openvino",
+        "arena_mib": 64,
+        "objective_ms": 12.5,
+        "max_candidates": 20,
+        "max_body_bytes": 2048,
+        "token_file": Path("tokens"),
+        "reload_s": 5.0,
+        "drain_s": 0.0,
+        "grace_s": 3.0,
+        "log_level": "DEBUG",
+    }
     for name, value in wanted.items():
         monkeypatch.setenv(f"PILOTAGE_{name.upper()}", str(value))
     assert load_settings().model_dump() == wanted
@@ -40,6 +64,13 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         ("PILOTAGE_THREADS", "257", "less than or equal to 256"),
         ("PILOTAGE_THREADS", "two", "valid integer"),
         ("PILOTAGE_THREADS", "", "valid integer"),
+        ("PILOTAGE_BUNDLE", " , ", "at least one bundle"),
+        ("PILOTAGE_WORKERS", "0", "greater than or equal to 1"),
+        ("PILOTAGE_PROVIDER", "tpu", "'cpu', 'openvino' or 'cuda'"),
+        ("PILOTAGE_OBJECTIVE_MS", "0", "greater than 0"),
+        ("PILOTAGE_OBJECTIVE_MS", "nan", "less than or equal to 60000"),
+        ("PILOTAGE_DRAIN_S", "-1", "greater than or equal to 0"),
+        ("PILOTAGE_LOG_LEVEL", "LOUD", "DEBUG|INFO|WARNING|ERROR"),
         ("PILOTAGE_MAX_CANDIDATES", "0", "greater than or equal to 1"),
         ("PILOTAGE_MAX_CANDIDATES", "100001", "less than or equal to 100000"),
         ("PILOTAGE_MAX_BODY_BYTES", "1023", "greater than or equal to 1024"),

@@ -1,0 +1,77 @@
+"""The forms in which a model can be asked: each decodes a body, makes arrays of it and writes the answer.
+
+A form is made for one loaded model. The route calls its three steps in turn and measures each; between the last two the
+request waits in the queue and runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.features.columns import Encoded
+from serving.features.requests import RankRequest
+from serving.protocol.answers import Model, rank_answer
+from serving.protocol.media import JSON
+from serving.ranking.ranker import Ranker, order
+from serving.services.exchange import Headers
+
+Probabilities = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An answer's body, its media type and headers of its own."""
+
+    content: bytes
+    media: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Form(Protocol):
+    """One way to ask one model."""
+
+    answers: tuple[str, ...]
+    """Media types that it can write, the preferred one first."""
+
+    bytes_per_candidate: float
+    """Of a body, measured as it serves: how large a request is must be guessed before it is decoded."""
+
+    def decode(self, body: bytes, headers: Headers) -> Any:
+        """Read the body; raises `RequestError`."""
+        ...
+
+    def encode(self, request: Any) -> Encoded:
+        """Make arrays; raises `RequestError`."""
+        ...
+
+    def answer(self, request: Any, probabilities: Probabilities, request_id: str, media: str) -> Written:
+        """Write the answer; `media` is what was negotiated."""
+        ...
+
+
+class JsonForm:
+    """``application/json`` to the ranking route."""
+
+    answers: tuple[str, ...] = (JSON,)
+
+    def __init__(self, ranker: Ranker) -> None:
+        self._ranker = ranker
+        self._model = Model(ranker.manifest.name, ranker.manifest.version)
+        self.bytes_per_candidate = 120.0
+
+    def decode(self, body: bytes, headers: Headers) -> RankRequest:
+        """Decode a body into the structures of the specification."""
+        return self._ranker.decoder.decode(body)
+
+    def encode(self, request: RankRequest) -> Encoded:
+        """Gather the columns."""
+        return self._ranker.encode(request)
+
+    def answer(self, request: RankRequest, probabilities: Probabilities, request_id: str, media: str) -> Written:
+        """Order the candidates and write them."""
+        ranking = order(request, probabilities)
+        return Written(rank_answer(self._model, request_id, ranking.ids, ranking.probabilities), media.encode())

@@ -1,0 +1,42 @@
+"""What stands before all routes: the token, and the short way to the models."""
+
+from __future__ import annotations
+
+from serving.services.catalog import Catalog
+from serving.services.exchange import AsgiApp, BodyReader, Message
+from serving.services.model_route import ModelRoutes
+from serving.services.settings import ServiceSettings
+from serving.services.token import TokenGate
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked by the kubelet and by Prometheus, which have no token; they tell nothing of requests or weights."""
+
+
+class ServiceFront:
+    """The front of one worker; it lets nobody in before `open`."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._reader = BodyReader(0)
+        self._routes = ModelRoutes(catalog, self._reader)
+        self._gate: TokenGate | None = None
+
+    def open(self, settings: ServiceSettings) -> None:
+        """Read the tokens and set the bounds.
+
+        Raises
+        ------
+        SettingsError
+            The token file cannot be used.
+        """
+        self._reader = BodyReader(settings.max_body_bytes)
+        self._routes = ModelRoutes(self._catalog, self._reader)
+        self._gate = TokenGate(settings.token_file) if settings.token_file is not None else None
+
+    def find(self, path: str) -> AsgiApp | None:
+        """Return the application that answers `path` the short way."""
+        return self._routes.find(path)
+
+    def admits(self, scope: Message) -> bool:
+        """Whether the request may pass."""
+        return self._gate is None or scope["path"] in OPEN_PATHS or self._gate.allows(scope["headers"])
