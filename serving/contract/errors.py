@@ -113,6 +113,13 @@ class UnknownModel(RequestError):
     code = "unknown_model"
 
 
+class MethodNotAllowed(RequestError):
+    """The route is there, but does not take this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
 class NotAcceptable(RequestError):
     """The caller takes none of the forms in which an answer can be given."""
 

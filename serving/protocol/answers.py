@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -59,7 +60,7 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
 encode = msgspec.json.Encoder().encode
 
 
-def rank_answer(model: Model, request_id: str, ids: list[str | int], probabilities: npt.NDArray[np.float32]) -> bytes:
+def rank_answer(model: Model, request_id: str, ids: Sequence[str | int], probabilities: npt.NDArray[np.float32]) -> bytes:
     """Encode an answer from ids and their probabilities ``(K,) float32``, best first."""
     return encode(RankAnswer(model, request_id, list(map(Ranked, ids, probabilities.tolist()))))
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from serving.contract.errors import NotAcceptable
 
 JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
+"""An IPC stream, as registered with IANA."""
 
 
 def media_type(value: bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from serving.protocol.answers import answer_schemas
-from serving.protocol.media import JSON
+from serving.protocol.media import ARROW, JSON
 
 DOCS_PAGE = """<!doctype html>
 <html lang="en">
@@ -50,6 +50,7 @@ _TIMEOUT = {
 }
 
 _REF = "#/components/schemas/"
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,14 @@ def describe(models: Sequence[Described]) -> dict[str, Any]:
 def _rank(summary: str, operation: str, body: dict[str, Any]) -> dict[str, Any]:
     answer = {
         "description": "Candidates, best first.",
-        "content": {JSON: {"schema": {"$ref": _REF + "RankAnswer"}}},
+        "content": {JSON: {"schema": {"$ref": _REF + "RankAnswer"}}, ARROW: _BINARY},
     }
     return {
         "post": {
             "operationId": operation,
             "summary": summary,
             "parameters": [_TIMEOUT],
-            "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
+            "requestBody": {"required": True, "content": {JSON: {"schema": body}, ARROW: _BINARY}},
             "responses": {"200": answer, **_refused("ErrorAnswer")},
         }
     }

@@ -17,7 +17,7 @@ from serving.monitoring.metrics import BoundMetrics, RankingMetrics
 from serving.ranking.ranker import Ranker
 from serving.runtime.cost import CostModel
 from serving.runtime.run_queue import RunQueue
-from serving.services.forms import JsonForm, Probabilities
+from serving.services.forms import ArrowForm, JsonForm, Probabilities
 from serving.services.settings import ServiceSettings
 from serving.services.store import locate
 
@@ -38,6 +38,7 @@ class ServedModel:
         self.metrics = metrics
         self.loaded_at = datetime.now(UTC)
         self.json = JsonForm(ranker)
+        self.arrow = ArrowForm(ranker)
 
     @property
     def manifest(self) -> Manifest:

@@ -6,24 +6,25 @@ request waits in the queue and runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from serving.features.arrow_columns import ArrowEncoder, ArrowRequest
 from serving.features.columns import Encoded
 from serving.features.requests import RankRequest
 from serving.protocol.answers import Model, rank_answer
-from serving.protocol.media import JSON
-from serving.ranking.ranker import Ranker, order
+from serving.protocol.arrow import rank_answer_arrow, read_batch
+from serving.protocol.media import ARROW, JSON
+from serving.ranking.ranker import Ranker, best_first, order
 from serving.services.exchange import Headers
 
 Probabilities = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """An answer's body, its media type and headers of its own."""
 
     content: bytes
@@ -56,7 +57,7 @@ class Form(Protocol):
 class JsonForm:
     """``application/json`` to the ranking route."""
 
-    answers: tuple[str, ...] = (JSON,)
+    answers: tuple[str, ...] = (JSON, ARROW)
 
     def __init__(self, ranker: Ranker) -> None:
         self._ranker = ranker
@@ -74,4 +75,33 @@ class JsonForm:
     def answer(self, request: RankRequest, probabilities: Probabilities, request_id: str, media: str) -> Written:
         """Order the candidates and write them."""
         ranking = order(request, probabilities)
-        return Written(rank_answer(self._model, request_id, ranking.ids, ranking.probabilities), media.encode())
+        return _ranked(self._model, request_id, ranking.ids, ranking.probabilities, media)
+
+
+class ArrowForm:
+    """``application/vnd.apache.arrow.stream`` to the ranking route."""
+
+    answers: tuple[str, ...] = (ARROW, JSON)
+
+    def __init__(self, ranker: Ranker) -> None:
+        self._encoder = ArrowEncoder(ranker.manifest.features, ranker.max_candidates)
+        self._model = Model(ranker.manifest.name, ranker.manifest.version)
+        self.bytes_per_candidate = 60.0
+
+    def decode(self, body: bytes, headers: Headers) -> ArrowRequest:
+        """Read the stream and check its columns, which are the graph's arrays by then."""
+        return self._encoder.encode(read_batch(body))
+
+    def encode(self, request: ArrowRequest) -> Encoded:
+        """Nothing is left to gather."""
+        return Encoded(request.feeds, 1, request.candidates)
+
+    def answer(self, request: ArrowRequest, probabilities: Probabilities, request_id: str, media: str) -> Written:
+        """Order the candidates and write them."""
+        best = best_first(probabilities, request.top_k)
+        return _ranked(self._model, request_id, [request.ids[i] for i in best.tolist()], probabilities[best], media)
+
+
+def _ranked(model: Model, request_id: str, ids: Sequence[str | int], probabilities: Probabilities, media: str) -> Written:
+    write = rank_answer_arrow if media == ARROW else rank_answer
+    return Written(write(model, request_id, ids, probabilities), media.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from serving.monitoring.tracing import RequestTracer, open_tracer
 from serving.services.catalog import Catalog
 from serving.services.exchange import AsgiApp, BodyReader, Message
 from serving.services.model_route import ModelRoutes
@@ -20,18 +21,25 @@ class ServiceFront:
         self._reader = BodyReader(0)
         self._routes = ModelRoutes(catalog, self._reader)
         self._gate: TokenGate | None = None
+        self._tracer: RequestTracer | None = None
 
     def open(self, settings: ServiceSettings) -> None:
-        """Read the tokens and set the bounds.
+        """Read the tokens, set the bounds, begin to trace.
 
         Raises
         ------
         SettingsError
-            The token file cannot be used.
+            The token file cannot be used, or the exporter of traces is not installed.
         """
         self._reader = BodyReader(settings.max_body_bytes)
-        self._routes = ModelRoutes(self._catalog, self._reader)
+        self._tracer = open_tracer(settings.trace_sample_rate)
+        self._routes = ModelRoutes(self._catalog, self._reader, self._tracer)
         self._gate = TokenGate(settings.token_file) if settings.token_file is not None else None
+
+    def close(self) -> None:
+        """Export the traces that are left."""
+        if self._tracer is not None:
+            self._tracer.shutdown()
 
     def find(self, path: str) -> AsgiApp | None:
         """Return the application that answers `path` the short way."""

@@ -12,11 +12,21 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from serving.contract.errors import CallerGone, DeadlineExceeded, NotReady, Overloaded, RequestError, ServingError, UnsupportedMedia
+from serving.contract.errors import (
+    CallerGone,
+    DeadlineExceeded,
+    MethodNotAllowed,
+    NotReady,
+    Overloaded,
+    RequestError,
+    ServingError,
+    UnsupportedMedia,
+)
+from serving.monitoring.tracing import Answered, RequestTracer
 from serving.protocol.answers import encode, failure, refusal
-from serving.protocol.media import JSON, media_type, negotiate
+from serving.protocol.media import ARROW, JSON, media_type, negotiate
 from serving.services.catalog import Catalog, ServedModel
 from serving.services.exchange import (
     REQUEST_ID_HEADER,
@@ -38,7 +48,17 @@ log = logging.getLogger("pilotage")
 RETRY_AFTER = (b"retry-after", b"1")
 """The header's unit is the second: an overload of milliseconds is over by then, a longer one is told again at little cost."""
 
+_ALLOW_POST = (b"allow", b"POST")
+
 _RANK = re.compile(r"/v1/models/([^/]+)/rank")
+
+
+class _Run(NamedTuple):
+    """What came of asking a model; `marks_s` lie before, between and after the stages."""
+
+    written: Written
+    marks_s: tuple[float, ...]
+    candidates: int
 
 
 class ModelRoute:
@@ -50,13 +70,19 @@ class ModelRoute:
         Filled in when the worker has started.
     reader
         Reads bodies.
+    tracer
+        Traces the requests that it samples; None traces none.
     """
 
     media: ClassVar[bytes] = JSON.encode()
+    pattern: ClassVar[str]
+    named_pattern: ClassVar[str]
+    """The paths without and with a model's name, as traces show them."""
 
-    def __init__(self, catalog: Catalog, reader: BodyReader) -> None:
+    def __init__(self, catalog: Catalog, reader: BodyReader, tracer: RequestTracer | None = None) -> None:
         self._catalog = catalog
         self._reader = reader
+        self._tracer = tracer
 
     async def __call__(self, scope: Message, receive: Receive, send: Send, *, name: str | None = None) -> None:
         """Answer one request to the model called `name`, or to the first one."""
@@ -66,27 +92,48 @@ class ModelRoute:
         extra = [(REQUEST_ID_HEADER, request_id.encode())]
         if self._catalog.draining:
             extra.append((b"connection", b"close"))
+        trace = self._tracer.begin(headers) if self._tracer is not None else None
+        if trace is not None:
+            extra.append(trace.response_header)
         model: ServedModel | None = None
+        run: _Run | None = None
         try:
             if scope["method"] != "POST":
-                content = self.failure("method_not_allowed", f"this route takes POST, not {scope['method']}", request_id)
-                await respond(send, 405, content, self.media, [*extra, (b"allow", b"POST")])
-                return
+                raise MethodNotAllowed(f"this route takes POST, not {scope['method']}")
             model = self._catalog.find(name)
-            written = await self._ask(model, headers, receive, request_id, began)
+            run = await self._ask(model, headers, receive, request_id, began)
+            status, (content, media, own) = 200, run.written
+            extra += own
         except CallerGone:
             if model is not None:
                 model.metrics.shed("gone")
             return
         except Exception as error:
+            media = self.media
             status, content = self.refuse(error, request_id)
             if model is not None:
                 self._count(model, error, status, time.perf_counter() - began)
             if status == 503:
                 extra.append(RETRY_AFTER)
-            await respond(send, status, content, self.media, extra)
-            return
-        await respond(send, 200, written.content, written.media, (*extra, *written.headers))
+            elif status == 405:
+                extra.append(_ALLOW_POST)
+        await respond(send, status, content, media, extra)
+        if self._tracer is not None and trace is not None:
+            answered = Answered(
+                route=self.pattern if name is None else self.named_pattern,
+                path=scope["path"],
+                status=status,
+                request_id=request_id,
+                began_s=began,
+                ended_s=time.perf_counter(),
+                marks_s=run.marks_s if run else (),
+                model=model.manifest.name if model else "",
+                version=model.manifest.version if model else "",
+                candidates=run.candidates if run else 0,
+                method=scope["method"],
+                scheme=scope.get("scheme", "http"),
+            )
+            self._tracer.record(trace, answered)
 
     def form(self, model: ServedModel, headers: Headers) -> Form:
         """Choose the form of the body; raises `UnsupportedMedia`."""
@@ -112,7 +159,7 @@ class ModelRoute:
         """Body for what the caller cannot mend."""
         return encode(failure(code, message, request_id))
 
-    async def _ask(self, model: ServedModel, headers: Headers, receive: Receive, request_id: str, began: float) -> Written:
+    async def _ask(self, model: ServedModel, headers: Headers, receive: Receive, request_id: str, began: float) -> _Run:
         form = self.form(model, headers)
         media = negotiate(headers.get(b"accept"), form.answers)
         deadline = deadline_of(headers, began)
@@ -133,7 +180,7 @@ class ModelRoute:
         queue.answered(ticket)
         marks = (read, decoded, gathered, ticket.run_started_s, ticket.run_ended_s, time.perf_counter())
         model.metrics.answered(marks, encoded.candidates)
-        return written
+        return _Run(written, marks, encoded.candidates)
 
     def _count(self, model: ServedModel, error: Exception, status: int, seconds: float) -> None:
         model.metrics.refused(status, seconds)
@@ -144,7 +191,10 @@ class ModelRoute:
 
 
 class RankRoute(ModelRoute):
-    """``POST /v1/rank`` and ``POST /v1/models/NAME/rank``."""
+    """``POST /v1/rank`` and ``POST /v1/models/NAME/rank``: JSON or Arrow in, JSON or Arrow out."""
+
+    pattern = "/v1/rank"
+    named_pattern = "/v1/models/{model}/rank"
 
     def form(self, model: ServedModel, headers: Headers) -> Form:
         """Choose by the content type; none means JSON."""
@@ -152,14 +202,16 @@ class RankRoute(ModelRoute):
         media = JSON if value is None or value == b"application/json" else media_type(value)
         if media == JSON:
             return model.json
-        raise UnsupportedMedia(f"content-type is not {JSON}")
+        if media == ARROW:
+            return model.arrow
+        raise UnsupportedMedia(f"content-type is neither {JSON} nor {ARROW}")
 
 
 class ModelRoutes:
     """Finds the route of a path."""
 
-    def __init__(self, catalog: Catalog, reader: BodyReader) -> None:
-        self._rank = RankRoute(catalog, reader)
+    def __init__(self, catalog: Catalog, reader: BodyReader, tracer: RequestTracer | None = None) -> None:
+        self._rank = RankRoute(catalog, reader, tracer)
         self._fixed: Mapping[str, AsgiApp] = {"/v1/rank": self._rank}
 
     def find(self, path: str) -> AsgiApp | None:

@@ -70,6 +70,11 @@ class RankingService:
         if settings.reload_s:
             self._following = asyncio.get_running_loop().create_task(_catalog.follow(settings.reload_s))
 
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """Finish what answers have left behind."""
+        _front.close()
+
     async def __is_ready__(self) -> bool:
         """Answer ``/readyz``; the reason goes into the body."""
         reason = _catalog.not_ready

@@ -56,6 +56,9 @@ class ServiceSettings(BaseSettings):
     grace_s: float = Field(10.0, gt=0, le=600)
     """After that, how long answers under way may take before the worker ends all the same."""
 
+    trace_sample_rate: float = Field(0.0, ge=0, le=1)
+    """Share of requests that are traced where the caller does not say; above 0 traces are exported by OTLP, at 0 none are."""
+
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least severe level that is logged."""
 

@@ -32,6 +32,7 @@ def test_defaults_are_promises() -> None:
         "reload_s": 0.0,
         "drain_s": 2.0,
         "grace_s": 10.0,
+        "trace_sample_rate": 0.0,
         "log_level": "INFO",
     }
 
@@ -50,6 +51,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "reload_s": 5.0,
         "drain_s": 0.0,
         "grace_s": 3.0,
+        "trace_sample_rate": 0.25,
         "log_level": "DEBUG",
     }
     for name, value in wanted.items():
