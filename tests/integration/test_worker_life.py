@@ -138,6 +138,24 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(tiny_bundle: Bundle
         assert second in _ranking_workers(process)
 
 
+def test_one_scrape_has_the_figures_of_all_workers(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    with service_of(BENTOML, tmp_path, "/readyz", PILOTAGE_BUNDLE=str(tiny_bundle.path), PILOTAGE_WORKERS="3") as (client, process):
+        _eventually(lambda: len(_ranking_workers(process)) == 3)
+        statuses = [status for _ in range(3) for status, _ in asyncio.run(_together(client, 50))]  # connections of their own
+        assert statuses == [200] * 150
+        pages = [httpx.get(client.base_url.join("/metrics")).text for _ in range(12)]
+        counts = [
+            float(count)
+            for page in pages
+            for count in re.findall(r'request_seconds_count\{model="tiny",status="200",version="1"\} (\S+)', page)
+        ]
+        assert counts == [150.0] * 12
+        runs = re.search(r'pilotage_stage_seconds_count\{model="tiny",stage="run",version="1"\} (\S+)', pages[0])
+        assert runs
+        assert float(runs[1]) == 150
+        assert "pid=" not in pages[0]
+
+
 def _ranking_workers(process: psutil.Process) -> set[int]:
     found = set()
     for child in process.children(recursive=True):
