@@ -8,7 +8,7 @@ Letters: ``N`` candidates, ``V`` values of a list field, ``M`` values of a colum
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -41,7 +41,7 @@ class ArrowRequest:
     feeds
         Field name → ``(1,)``, ``(1, V)``, ``(N,)`` or ``(N, V)`` of object (strings), int64 or float32; and ``request_index``.
     ids
-        ``N`` candidate ids as sent.
+        ``(N,)`` candidate ids as sent, object (strings) or int64.
     top_k
         Where the ranking is cut, None for all of it.
     candidates
@@ -49,7 +49,7 @@ class ArrowRequest:
     """
 
     feeds: Feeds
-    ids: Sequence[str | int]
+    ids: Array
     top_k: int | None
     candidates: int
 
@@ -74,11 +74,30 @@ class _Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class _Layout:
+    """What an Arrow type is: ``word`` is JSON's name of it, ``dtype`` that of its numbers or offsets, ``inner`` of a list's values."""
+
+    word: str
+    dtype: Any = None
+    inner: _Layout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """Where one field is and how to read it; ``child`` is -1 when no column has it."""
+
+    rule: _Rule
+    child: int
+    layout: _Layout
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
-    """Where the fields of a part are: ``(rule, child)`` pairs, child -1 for a field that no column has; ``lacks`` names a required one."""
+    """Where the fields of a part are; ``lacks`` names a required one that no column has."""
 
     column: int
-    fields: tuple[tuple[_Rule, int], ...]
+    fields: tuple[_Field, ...]
     lacks: str | None
 
 
@@ -129,12 +148,12 @@ class ArrowEncoder:
         """
         plan = self._plan(batch)
         rows = self._candidates(batch.column(plan.candidates.column)[0])
-        feeds = {rule.name: self._column(rule, rows, child, _of_candidate(rule.name)) for rule, child in _present(plan.candidates, rows)}
+        feeds = {field.rule.name: _read(field, rows) for field in _present(plan.candidates, rows)}
         ids = feeds["id"] if self._id_is_field else feeds.pop("id")
         for name, part in (("user", plan.user), ("context", plan.context)):
             feeds |= self._request_part(name, part, batch)
         feeds[REQUEST_INDEX] = np.zeros(len(rows), np.int64)
-        return ArrowRequest(feeds, ids.tolist(), _top_k(batch, plan.top_k), len(rows))
+        return ArrowRequest(feeds, ids, _top_k(batch, plan.top_k), len(rows))
 
     def _candidates(self, cell: Any) -> Any:
         """The structures of the candidates; bounded before anything is made of them."""
@@ -153,25 +172,12 @@ class ArrowEncoder:
         """A part of one row; a null counts as left out, as Arrow has no other way to leave out a column of a schema."""
         column = batch.column(part.column) if part.column >= 0 else None
         if column is None or column.null_count:
-            required = next((rule for rule, _ in part.fields if rule.must_have), None)
-            if required is not None:
+            if any(field.rule.must_have for field in part.fields):
                 _refuse("$", f"Object missing required field `{name}`", None)
-            return {rule.name: _all_missing(rule, 1) for rule, _ in part.fields}
+            return {field.rule.name: _all_missing(field.rule, 1) for field in part.fields}
         if part.lacks is not None:
             _refuse(f"$.{name}", f"Object missing required field `{part.lacks}`", _shown_value(column[0]))
-        return {rule.name: self._column(rule, column, child, _of_part(name, rule.name)) for rule, child in part.fields}
-
-    @staticmethod
-    def _column(rule: _Rule, parent: Any, child: int, place: Place) -> Array:
-        """One field of the rows of `parent`, none of which is null."""
-        if child < 0:
-            return _all_missing(rule, len(parent))
-        column = parent.field(child)
-        if column.null_count and rule.must_have:
-            _refuse(place(_first(~_valid(column))), f"Expected {rule.wanted}, got `null`", "null")
-        if column.null_count == len(column):
-            return _all_missing(rule, len(column))
-        return _lists(rule, column, place) if rule.max_values > 1 else _values(rule, column, place)
+        return {field.rule.name: _read(field, column) for field in part.fields}
 
     def _plan(self, batch: pa.RecordBatch) -> _Plan:
         schema = batch.schema
@@ -205,7 +211,7 @@ class ArrowEncoder:
     def _resolve_object(self, name: Part, at: int, batch: pa.RecordBatch) -> _Part:
         found = "null" if at < 0 else _word(batch.schema.field(at).type)
         if found == "null":
-            return _Part(-1, tuple((rule, -1) for rule in self._rules[name]), None)
+            return _Part(-1, tuple(_Field(rule, -1, _NULLS, _of_part(name, rule.name)) for rule in self._rules[name]), None)
         if found != "object":
             _refuse(f"$.{name}", f"Expected `object`, got `{found}`", _shown_value(batch.column(at)[0]))
         return _resolve_part(self._rules[name], at, batch.column(at), lambda field: _of_part(name, field), f"$.{name}")
@@ -240,7 +246,11 @@ def _resolve_part(rules: tuple[_Rule, ...], at: int, rows: Any, place_of: Callab
         rule = known[name]
         _require_type(rule, column, row, place_of(name))
     lacks = next((rule.name for rule in rules if rule.must_have and rule.name not in found), None)
-    return _Part(at, tuple((rule, found.get(rule.name, -1)) for rule in rules), lacks)
+    fields = []
+    for rule in rules:
+        child = found.get(rule.name, -1)
+        fields.append(_Field(rule, child, _layout(rows.type.field(child).type) if child >= 0 else _NULLS, place_of(rule.name)))
+    return _Part(at, tuple(fields), lacks)
 
 
 def _require_type(rule: _Rule, column: Any, row: int, place: Place) -> None:
@@ -268,25 +278,40 @@ def _positions(path: str, fields: Any) -> dict[str, int]:
     return found
 
 
-def _present(part: _Part, rows: Any) -> tuple[tuple[_Rule, int], ...]:
+def _present(part: _Part, rows: Any) -> tuple[_Field, ...]:
     if part.lacks is not None:
         _refuse("$.candidates[0]", f"Object missing required field `{part.lacks}`", _shown_value(rows[0]))
     return part.fields
 
 
-def _values(rule: _Rule, column: Any, place: Place) -> Array:
+def _read(field: _Field, parent: Any) -> Array:
+    """One field of the rows of `parent`, none of which is null."""
+    rule = field.rule
+    if field.child < 0:
+        return _all_missing(rule, len(parent))
+    column = parent.field(field.child)
+    nulls = column.null_count
+    if nulls:
+        if rule.must_have:
+            _refuse(field.place(_first(~_valid(column))), f"Expected {rule.wanted}, got `null`", "null")
+        if nulls == len(column):
+            return _all_missing(rule, nulls)
+    return (_lists if rule.max_values > 1 else _values)(rule, field.layout, column, field.place)
+
+
+def _values(rule: _Rule, layout: _Layout, column: Any, place: Place) -> Array:
     """Values ``(N,)`` of a column of the rule's type, its nulls replaced by the rule's "no value"."""
-    found = _word(column.type)
-    if found == "str":
-        return _strings(rule, column, place)
-    return _numbers(rule, column, place) if rule.words[0] == "float" else _integers(column, rule.missing, place)
+    if layout.word == "str":
+        return _strings(rule, layout, column, place)
+    raw = _view(column, layout.dtype, len(column))  # below a null lies anything
+    return _numbers(raw, column, place) if rule.words[0] == "float" else _integers(raw, column, rule.missing, place)
 
 
-def _strings(rule: _Rule, column: Any, place: Place) -> Array:
+def _strings(rule: _Rule, layout: _Layout, column: Any, place: Place) -> Array:
     values: Array = column.to_numpy(zero_copy_only=False)
-    offsets = _offsets(column)
-    lengths = offsets[1:] - offsets[:-1]  # in bytes, of which a character has at least one
-    if lengths.max() > rule.max_length:
+    offsets = _view(column, layout.dtype, len(column) + 1)
+    if offsets[-1] - offsets[0] > rule.max_length:  # in bytes, of which a character has at least one
+        lengths = offsets[1:] - offsets[:-1]
         for row in np.flatnonzero(lengths > rule.max_length).tolist():
             if values[row] is not None and len(values[row]) > rule.max_length:
                 _refuse(place(row), f"Expected `str` of length <= {rule.max_length}", _shown(values[row]))
@@ -295,8 +320,7 @@ def _strings(rule: _Rule, column: Any, place: Place) -> Array:
     return values
 
 
-def _integers(column: Any, missing: Any, place: Place) -> Array:
-    raw = _raw(column)
+def _integers(raw: Array, column: Any, missing: Any, place: Place) -> Array:
     wide = raw.dtype.itemsize == 8  # narrower ones have no value that is out of range
     unsigned = raw.dtype.kind == "u"
     broken = (raw > np.uint64(2**63 - 1) if unsigned else raw == MISSING_INTEGER) if wide else None
@@ -311,9 +335,9 @@ def _integers(column: Any, missing: Any, place: Place) -> Array:
     return values
 
 
-def _numbers(rule: _Rule, column: Any, place: Place) -> Array:
+def _numbers(raw: Array, column: Any, place: Place) -> Array:
     with np.errstate(invalid="ignore"):  # a signalling NaN, which is refused below
-        values = _raw(column).astype(np.float64)  # as JSON's numbers are, so that both round alike
+        values = raw.astype(np.float64)  # as JSON's numbers are, so that both round alike
     broken = ~(np.abs(values) <= MAX_FLOAT32)
     if column.null_count:
         valid = _valid(column)
@@ -328,9 +352,9 @@ def _numbers(rule: _Rule, column: Any, place: Place) -> Array:
     return values.astype(np.float32)
 
 
-def _lists(rule: _Rule, column: Any, place: Place) -> Array:
+def _lists(rule: _Rule, layout: _Layout, column: Any, place: Place) -> Array:
     """Lists as ``(N, V)``, the shorter ones filled up with the rule's "no value"."""
-    offsets = _offsets(column)
+    offsets = _view(column, layout.dtype, len(column) + 1)
     stored = np.diff(offsets)
     valid = _valid(column)
     lengths = np.where(valid, stored, 0)  # a null may have values stored below it
@@ -342,7 +366,8 @@ def _lists(rule: _Rule, column: Any, place: Place) -> Array:
         _refuse(place(_first(lengths == 0)), "Expected `array` of length >= 1", "[]")
     if longest == 0:
         return _all_missing(rule, len(column))
-    if pa.types.is_null(column.type.value_type):  # values without bytes: there may be any number of them below a null
+    assert layout.inner is not None
+    if layout.inner.word == "null":  # values without bytes: there may be any number of them below a null
         _refuse(f"{place(_first(lengths > 0))}[0]", f"Expected `{rule.words[0]}`, got `null`", "null")
     inner = column.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     starts = offsets[:-1] - offsets[0]
@@ -352,7 +377,7 @@ def _lists(rule: _Rule, column: Any, place: Place) -> Array:
             inner = inner.take(pa.array(np.flatnonzero(np.repeat(valid, stored))))
     if inner.null_count:
         _refuse(_inner_place(place, starts)(_first(~_valid(inner))), f"Expected `{rule.words[0]}`, got `null`", "null")
-    flat = _values(rule, inner, _inner_place(place, starts))
+    flat = _values(rule, layout.inner, inner, _inner_place(place, starts))
     rows = np.full((len(column), longest), rule.missing, rule.dtype)
     rows[np.arange(longest) < lengths[:, None]] = flat
     return rows
@@ -388,20 +413,9 @@ def _valid(array: Any) -> npt.NDArray[np.bool_]:
     return valid.view(np.bool_)
 
 
-def _offsets(array: Any) -> Array:
-    """Offsets ``(N + 1,)`` of a string or list array into its values."""
-    large = pa.types.is_large_string(array.type) or pa.types.is_large_list(array.type)
-    return _view(array, np.int64 if large else np.int32, len(array) + 1)
-
-
-def _raw(array: Any) -> Array:
-    """Numbers ``(N,)`` as they lie in the batch; below a null lies anything."""
-    return _view(array, array.type.to_pandas_dtype(), len(array))
-
-
 def _view(array: Any, dtype: Any, count: int) -> Array:
-    """The second buffer from the array's offset on; callers choose its length, which may be no multiple of the element's."""
-    return np.frombuffer(array.buffers()[1], dtype, count, array.offset * np.dtype(dtype).itemsize)
+    """Numbers, or offsets into values, from the array's own offset on; the buffer may be longer, and no multiple of an element's size."""
+    return np.frombuffer(array.buffers()[1], dtype, count, array.offset * dtype.itemsize)
 
 
 def _first(rows: npt.NDArray[np.bool_]) -> int:
@@ -429,6 +443,19 @@ _WORDS = (
 def _word(kind: Any) -> str:
     """What JSON calls an Arrow type."""
     return next((word for holds, word in _WORDS if holds(kind)), str(kind))
+
+
+def _layout(kind: Any) -> _Layout:
+    word = _word(kind)
+    if word in ("int", "float"):
+        return _Layout(word, np.dtype(kind.to_pandas_dtype()))
+    if word not in ("str", "array"):
+        return _Layout(word)
+    large = pa.types.is_large_string(kind) or pa.types.is_large_list(kind)
+    return _Layout(word, np.dtype(np.int64 if large else np.int32), _layout(kind.value_type) if word == "array" else None)
+
+
+_NULLS = _Layout("null")
 
 
 def _shown_value(cell: Any) -> str:

@@ -214,15 +214,18 @@ class _Tables:
 
 
 _PROBABILITY = pa.field("probability", pa.float32(), nullable=False)
-_TEXT_ID = pa.field("id", pa.string(), nullable=False)
-_INTEGER_ID = pa.field("id", pa.int64(), nullable=False)
+_TEXT, _INTEGER = pa.string(), pa.int64()
 
 
-def rank_answer_arrow(model: Model, request_id: str, ids: Sequence[str | int], probabilities: npt.NDArray[np.float32]) -> bytes:
+def rank_answer_arrow(
+    model: Model, request_id: str, ids: Sequence[str | int] | npt.NDArray[Any], probabilities: npt.NDArray[np.float32]
+) -> bytes:
     """Encode an answer as one IPC stream.
 
     Parameters
     ----------
+    request_id
+        Not written: the header ``x-request-id`` has it, and a schema that never changes is encoded once.
     ids
         Candidate ids, best first.
     probabilities
@@ -232,24 +235,26 @@ def rank_answer_arrow(model: Model, request_id: str, ids: Sequence[str | int], p
     -------
     bytes
         One batch of ``id`` (int64 if every id is an integer, else string) and ``probability`` (float32); the schema's
-        metadata has ``model``, ``version`` and ``request_id``.
+        metadata has ``model`` and ``version``.
     """
-    field, column = _id_column(ids)
+    column = _id_column(ids)
     values = np.ascontiguousarray(probabilities, np.float32)
     scores = pa.Array.from_buffers(_PROBABILITY.type, len(values), [None, pa.py_buffer(values)])
-    metadata = {"model": model.name, "version": model.version, "request_id": request_id}
-    schema = pa.schema([field, _PROBABILITY], metadata)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays([column, scores], schema=schema))
-    answer: bytes = sink.getvalue().to_pybytes()
-    return answer
+    schema, head = _answer_schema(model.name, model.version, column.type)
+    batch = pa.RecordBatch.from_arrays([column, scores], schema=schema)
+    return b"".join((head, batch.serialize(), _END_OF_STREAM))
 
 
-def _id_column(ids: Sequence[str | int]) -> tuple[Any, Any]:
+@lru_cache(maxsize=64)
+def _answer_schema(model: str, version: str, id_type: Any) -> tuple[Any, bytes]:
+    """Schema and its message, of which a service has two a model."""
+    schema = pa.schema([pa.field("id", id_type, nullable=False), _PROBABILITY], {"model": model, "version": version})
+    return schema, schema.serialize().to_pybytes()
+
+
+def _id_column(ids: Sequence[str | int] | npt.NDArray[Any]) -> Any:
     """The type is tried by the first id, so that a pass over all of them is only made where they are mixed."""
-    field = _INTEGER_ID if ids and isinstance(ids[0], int) else _TEXT_ID
     try:
-        return field, pa.array(ids, field.type)
+        return pa.array(ids, _INTEGER if len(ids) and isinstance(ids[0], int | np.integer) else _TEXT)
     except (pa.ArrowException, TypeError, ValueError):
-        return _TEXT_ID, pa.array([str(one) for one in ids], _TEXT_ID.type)
+        return pa.array([str(one) for one in ids], _TEXT)

@@ -6,7 +6,6 @@ request waits in the queue and runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -99,9 +98,10 @@ class ArrowForm:
     def answer(self, request: ArrowRequest, probabilities: Probabilities, request_id: str, media: str) -> Written:
         """Order the candidates and write them."""
         best = best_first(probabilities, request.top_k)
-        return _ranked(self._model, request_id, [request.ids[i] for i in best.tolist()], probabilities[best], media)
+        ids = request.ids[best]
+        return _ranked(self._model, request_id, ids if media == ARROW else ids.tolist(), probabilities[best], media)
 
 
-def _ranked(model: Model, request_id: str, ids: Sequence[str | int], probabilities: Probabilities, media: str) -> Written:
+def _ranked(model: Model, request_id: str, ids: Any, probabilities: Probabilities, media: str) -> Written:
     write = rank_answer_arrow if media == ARROW else rank_answer
     return Written(write(model, request_id, ids, probabilities), media.encode())

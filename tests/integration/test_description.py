@@ -51,7 +51,9 @@ def test_every_generated_request_is_answered_as_described(client: httpx.Client) 
                 case.headers["x-request-timeout-ms"] = PATIENT_MS  # a caller without patience rightly gets 504
             response = case.call(base_url, session)
             answered[case.operation.label, response.status_code] += 1
-            case.validate_response(response, excluded_checks=[positive_data_acceptance] if _is_beyond_the_description(case, response) else [])
+            case.validate_response(
+                response, excluded_checks=[positive_data_acceptance] if _is_beyond_the_description(case, response) else []
+            )
 
         for operation in operations:
             modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE] if operation.method == "post" else [GenerationMode.POSITIVE]

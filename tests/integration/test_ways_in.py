@@ -58,7 +58,7 @@ def test_arrow_and_json_get_the_same_ranking_in_either_form(client: httpx.Client
         assert [row["probability"] for row in found] == pytest.approx([row["probability"] for row in expected], abs=1e-6)
     answer = client.post(path, json=BODY, headers={"accept": ARROW, "x-request-id": "r-9"}).raise_for_status()
     with pa.ipc.open_stream(answer.content) as reader:
-        assert reader.schema.metadata == {b"model": b"tiny", b"version": b"1", b"request_id": b"r-9"}
+        assert reader.schema.metadata == {b"model": b"tiny", b"version": b"1"}
 
 
 def test_arrow_is_refused_with_the_same_words_as_json(client: httpx.Client) -> None:
