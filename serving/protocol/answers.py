@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +50,7 @@ class ErrorDetail(msgspec.Struct, frozen=True):
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
-    """Body of every answer that is not a 2xx."""
+    """Body of every answer that is not a 2xx, but for the routes of the Open Inference Protocol."""
 
     error: ErrorDetail
 
@@ -74,9 +72,3 @@ def refusal(error: RequestError, request_id: str) -> ErrorAnswer:
 def failure(code: str, message: str, request_id: str) -> ErrorAnswer:
     """Tell a caller that it is our fault, without the cause."""
     return ErrorAnswer(ErrorDetail(code, message, request_id))
-
-
-def answer_schemas() -> dict[str, Any]:
-    """JSON schemas of the answers, for the OpenAPI description."""
-    _, components = msgspec.json.schema_components([RankAnswer, ErrorAnswer], ref_template="#/components/schemas/{name}")
-    return components

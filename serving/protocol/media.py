@@ -10,6 +10,8 @@ JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 """An IPC stream, as registered with IANA."""
 
+OCTETS = "application/octet-stream"
+
 
 def media_type(value: bytes) -> str:
     """Media type of a ``Content-Type`` header, without parameters, in lower case."""

@@ -1,7 +1,9 @@
-"""The routes beside asking a model: what there is, how it fares, and the description of the protocol."""
+"""The routes beside asking a model: what there is, how it fares, and the description of the service."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from starlette.applications import Starlette
@@ -9,9 +11,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from serving.contract.errors import NotReady, UnknownModel
+from serving.contract.manifest import Signature
 from serving.monitoring.metrics import exposition
-from serving.protocol.answers import encode, failure
+from serving.protocol.answers import Model, encode, failure
 from serving.protocol.media import JSON
+from serving.protocol.open_inference import infer_error, model_config, model_metadata, server_metadata
 from serving.protocol.openapi import DOCS_PAGE, Described, describe
 from serving.services.catalog import Catalog, ServedModel
 from serving.services.exchange import REQUEST_ID_HEADER, request_id_of
@@ -39,9 +44,48 @@ def build_application(catalog: Catalog) -> Starlette:
             Route("/metrics", metrics, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/", page, methods=["GET"]),
+            *_open_inference(catalog),
         ],
         exception_handlers={404: _no_route, 405: _no_method},
     )
+
+
+def _open_inference(catalog: Catalog) -> list[Route]:
+    """The reading routes of the Open Inference Protocol v2."""
+
+    async def server(request: Request) -> Response:
+        return _bytes(request, server_metadata(_own_version()))
+
+    async def live(request: Request) -> Response:
+        return _json(request, {"live": True})
+
+    async def ready(request: Request) -> Response:
+        reason = catalog.not_ready
+        return _json(request, {"ready": True}) if reason is None else _bytes(request, infer_error(f"not ready: {reason}"), 503)
+
+    def of_model(content: Callable[[Model, Signature], bytes]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            try:
+                manifest = catalog.find(request.path_params["name"], request.path_params.get("version")).manifest
+            except (UnknownModel, NotReady) as error:
+                return _bytes(request, infer_error(str(error)), error.status)
+            return _bytes(request, content(Model(manifest.name, manifest.version), manifest.signature))
+
+        return answer
+
+    routes = [Route("/v2", server), Route("/v2/health/live", live), Route("/v2/health/ready", ready)]
+    for base in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        routes.append(Route(base, of_model(model_metadata)))
+        routes.append(Route(f"{base}/config", of_model(model_config)))
+        routes.append(Route(f"{base}/ready", of_model(lambda model, _: encode({"name": model.name, "ready": True}))))
+    return routes
+
+
+def _own_version() -> str:
+    try:
+        return version("pilotage")
+    except PackageNotFoundError:  # in a Bento, the code is there without its distribution
+        return "unknown"
 
 
 def _listed(model: ServedModel) -> dict[str, Any]:
@@ -74,4 +118,8 @@ def _failure(request: Request, status: int, code: str, message: str, headers: di
 
 
 def _json(request: Request, content: object) -> Response:
-    return Response(encode(content), headers={REQUEST_ID_HEADER.decode(): request_id_of(dict(request.headers.raw))}, media_type=JSON)
+    return _bytes(request, encode(content))
+
+
+def _bytes(request: Request, content: bytes, status: int = 200) -> Response:
+    return Response(content, status, headers={REQUEST_ID_HEADER.decode(): request_id_of(dict(request.headers.raw))}, media_type=JSON)

@@ -17,7 +17,7 @@ from serving.monitoring.metrics import BoundMetrics, RankingMetrics
 from serving.ranking.ranker import Ranker
 from serving.runtime.cost import CostModel
 from serving.runtime.run_queue import RunQueue
-from serving.services.forms import ArrowForm, JsonForm, Probabilities
+from serving.services.forms import ArrowForm, InferForm, JsonForm, Probabilities
 from serving.services.settings import ServiceSettings
 from serving.services.store import locate
 
@@ -39,6 +39,7 @@ class ServedModel:
         self.loaded_at = datetime.now(UTC)
         self.json = JsonForm(ranker)
         self.arrow = ArrowForm(ranker)
+        self.infer = InferForm(ranker)
 
     @property
     def manifest(self) -> Manifest:

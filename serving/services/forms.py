@@ -11,12 +11,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from serving.contract.fields import PROBABILITY
 from serving.features.arrow_columns import ArrowEncoder, ArrowRequest
 from serving.features.columns import Encoded
 from serving.features.requests import RankRequest
+from serving.features.tensors import TensorEncoder
 from serving.protocol.answers import Model, rank_answer
 from serving.protocol.arrow import rank_answer_arrow, read_batch
-from serving.protocol.media import ARROW, JSON
+from serving.protocol.media import ARROW, JSON, OCTETS
+from serving.protocol.open_inference import HEADER_LENGTH, InferReader, InferRequest, infer_answer, require_outputs
 from serving.ranking.ranker import Ranker, best_first, order
 from serving.services.exchange import Headers
 
@@ -100,6 +103,36 @@ class ArrowForm:
         best = best_first(probabilities, request.top_k)
         ids = request.ids[best]
         return _ranked(self._model, request_id, ids if media == ARROW else ids.tolist(), probabilities[best], media)
+
+
+class InferForm:
+    """Open Inference Protocol v2: the graph's own tensors, answered in the order in which they came."""
+
+    answers: tuple[str, ...] = (JSON, OCTETS)
+
+    def __init__(self, ranker: Ranker) -> None:
+        spec = ranker.manifest.features
+        self._reader = InferReader(ranker.max_candidates * max((field.max_values for field in spec.categorical), default=1))
+        self._encoder = TensorEncoder(spec, ranker.max_candidates)
+        self._model = Model(ranker.manifest.name, ranker.manifest.version)
+        self.bytes_per_candidate = 120.0
+
+    def decode(self, body: bytes, headers: Headers) -> InferRequest:
+        """Read the tensors."""
+        request = self._reader.read(body, headers.get(HEADER_LENGTH))
+        require_outputs(request, (PROBABILITY,))
+        return request
+
+    def encode(self, request: InferRequest) -> Encoded:
+        """Check them against the specification."""
+        return self._encoder.encode(request.inputs)
+
+    def answer(self, request: InferRequest, probabilities: Probabilities, request_id: str, media: str) -> Written:
+        """Write the probabilities; the request says in which form, by the protocol's own means."""
+        content, length = infer_answer(self._model, request, PROBABILITY, probabilities)
+        if length is None:
+            return Written(content, JSON.encode())
+        return Written(content, OCTETS.encode(), ((HEADER_LENGTH, b"%d" % length),))
 
 
 def _ranked(model: Model, request_id: str, ids: Any, probabilities: Probabilities, media: str) -> Written:

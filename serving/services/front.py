@@ -9,7 +9,7 @@ from serving.services.model_route import ModelRoutes
 from serving.services.settings import ServiceSettings
 from serving.services.token import TokenGate
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Asked by the kubelet and by Prometheus, which have no token; they tell nothing of requests or weights."""
 
 

@@ -27,6 +27,7 @@ from serving.contract.errors import (
 from serving.monitoring.tracing import Answered, RequestTracer
 from serving.protocol.answers import encode, failure, refusal
 from serving.protocol.media import ARROW, JSON, media_type, negotiate
+from serving.protocol.open_inference import infer_error
 from serving.services.catalog import Catalog, ServedModel
 from serving.services.exchange import (
     REQUEST_ID_HEADER,
@@ -51,6 +52,7 @@ RETRY_AFTER = (b"retry-after", b"1")
 _ALLOW_POST = (b"allow", b"POST")
 
 _RANK = re.compile(r"/v1/models/([^/]+)/rank")
+_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
 class _Run(NamedTuple):
@@ -84,8 +86,8 @@ class ModelRoute:
         self._reader = reader
         self._tracer = tracer
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send, *, name: str | None = None) -> None:
-        """Answer one request to the model called `name`, or to the first one."""
+    async def __call__(self, scope: Message, receive: Receive, send: Send, *, name: str | None = None, version: str | None = None) -> None:
+        """Answer one request to the model called `name`, or to the first one; `version` must be the one that is loaded."""
         began = time.perf_counter()
         headers = dict(scope["headers"])
         request_id = request_id_of(headers)
@@ -100,7 +102,7 @@ class ModelRoute:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(f"this route takes POST, not {scope['method']}")
-            model = self._catalog.find(name)
+            model = self._catalog.find(name, version)
             run = await self._ask(model, headers, receive, request_id, began)
             status, (content, media, own) = 200, run.written
             extra += own
@@ -207,11 +209,35 @@ class RankRoute(ModelRoute):
         raise UnsupportedMedia(f"content-type is neither {JSON} nor {ARROW}")
 
 
+class InferRoute(ModelRoute):
+    """``POST /v2/models/NAME[/versions/VERSION]/infer`` of the Open Inference Protocol v2."""
+
+    named_pattern = "/v2/models/{model}/infer"
+
+    def form(self, model: ServedModel, headers: Headers) -> Form:
+        """There is one; clients of the protocol send several content types, or none."""
+        return model.infer
+
+    def refuse(self, error: Exception, request_id: str) -> tuple[int, bytes]:
+        """Status and body; the protocol knows 400 alone for what a value breaks."""
+        status, content = super().refuse(error, request_id)
+        return (400 if status == 422 else status), content
+
+    def refusal(self, error: RequestError, request_id: str) -> bytes:
+        """Body for a fault of the caller."""
+        return infer_error(error.message)
+
+    def failure(self, code: str, message: str, request_id: str) -> bytes:
+        """Body for what the caller cannot mend."""
+        return infer_error(f"{code}: {message}")
+
+
 class ModelRoutes:
     """Finds the route of a path."""
 
     def __init__(self, catalog: Catalog, reader: BodyReader, tracer: RequestTracer | None = None) -> None:
         self._rank = RankRoute(catalog, reader, tracer)
+        self._infer = InferRoute(catalog, reader, tracer)
         self._fixed: Mapping[str, AsgiApp] = {"/v1/rank": self._rank}
 
     def find(self, path: str) -> AsgiApp | None:
@@ -219,5 +245,8 @@ class ModelRoutes:
         fixed = self._fixed.get(path)
         if fixed is not None:
             return fixed
-        found = _RANK.fullmatch(path)
-        return functools.partial(self._rank, name=found[1]) if found else None
+        if found := _RANK.fullmatch(path):
+            return functools.partial(self._rank, name=found[1])
+        if found := _INFER.fullmatch(path):
+            return functools.partial(self._infer, name=found[1], version=found[2])
+        return None

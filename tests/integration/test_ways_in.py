@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import pytest
+import tritonclient.http as triton
 from service_processes import BENTOML, service_of
 
 from serving.contract.bundle import Bundle
@@ -78,3 +80,90 @@ def test_other_forms_are_refused(client: httpx.Client) -> None:
     assert ARROW in csv.json()["error"]["message"]
     page = client.post("/v1/rank", json=BODY, headers={"accept": "text/html"})
     assert (page.status_code, page.json()["error"]["code"]) == (406, "not_acceptable")
+
+
+TENSORS = {
+    "user_id": np.array(["ann"], object),
+    "segment": np.array([3]),
+    "history": np.array([["a", "b"]], object),
+    "age": np.array([41], np.float32),
+    "device": np.array(["phone"], object),
+    "id": np.array([row["id"] for row in CANDIDATES], object),
+    "price": np.array([row["price"] for row in CANDIDATES], np.float32),
+    "tags": np.array([row["tags"] for row in CANDIDATES]),
+}
+
+
+@pytest.fixture
+def tritons(client: httpx.Client) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(f"{client.base_url.host}:{client.base_url.port}") as made:
+        yield made
+
+
+def _inputs(binary: bool, **changed: Any) -> list[triton.InferInput]:
+    inputs = []
+    for name, values in (TENSORS | changed).items():
+        datatype = {"O": "BYTES", "i": "INT64", "f": "FP32"}[values.dtype.kind]
+        inputs.append(triton.InferInput(name, list(values.shape), datatype).set_data_from_numpy(values, binary_data=binary))
+    return inputs
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_tritons_client_gets_the_same_probabilities(
+    client: httpx.Client, tritons: triton.InferenceServerClient, binary: bool, compression: str | None
+) -> None:
+    ranking = client.post("/v1/rank", json={**BODY, "top_k": None}).raise_for_status().json()["ranking"]
+    expected = {row["id"]: row["probability"] for row in ranking}
+    outputs = [triton.InferRequestedOutput("probability", binary_data=binary)]
+    for version in ("", "1"):
+        result = tritons.infer(
+            "tiny", _inputs(binary), model_version=version, outputs=outputs, request_id="r-3", request_compression_algorithm=compression
+        )
+        assert (result.get_response()["id"], result.get_response()["model_version"]) == ("r-3", "1")
+        assert result.as_numpy("probability").tolist() == pytest.approx([expected[row["id"]] for row in CANDIDATES], abs=1e-6)
+
+
+def test_several_requests_go_into_one_call(tritons: triton.InferenceServerClient) -> None:
+    alone = tritons.infer("tiny", _inputs(True)).as_numpy("probability")
+    several = {
+        "user_id": np.array(["bob", "ann"], object),
+        "segment": np.array([5, 3]),
+        "history": np.array([["c", "\uffff"], ["a", "b"]], object),
+        "age": np.array([9, 41], np.float32),
+        "device": np.array(["tv", "phone"], object),
+        "request_index": np.array([1] * 10 + [0] * 10),
+    }
+    both = tritons.infer("tiny", _inputs(True, **several)).as_numpy("probability")
+    assert both[:10] == pytest.approx(alone[:10], abs=1e-6)
+    assert not np.allclose(both[10:], alone[10:])
+
+
+def test_tritons_client_finds_health_and_metadata(tritons: triton.InferenceServerClient) -> None:
+    assert tritons.is_server_live()
+    assert tritons.is_server_ready()
+    assert tritons.is_model_ready("tiny")
+    assert tritons.is_model_ready("tiny", "1")
+    assert not tritons.is_model_ready("tiny", "2")
+    assert not tritons.is_model_ready("absent")
+    assert tritons.get_server_metadata()["extensions"] == ["binary_tensor_data", "model_configuration"]
+    metadata = tritons.get_model_metadata("tiny", "1")
+    assert {tensor["name"] for tensor in metadata["inputs"]} == {*TENSORS, "request_index"}
+    assert tritons.get_model_config("tiny")["max_batch_size"] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "changed", "reason"),
+    [
+        ("absent", "", {}, "[404] no model 'absent' is served here"),
+        ("tiny", "7", {}, "[404] model 'tiny' has version '1' here"),
+        ("tiny", "", {"price": np.array([np.inf] * 20, np.float32)}, "[400] $.inputs.price[0]: numbers must be finite"),
+        ("tiny", "", {"shop": np.array(["x"], object)}, "[400] $.inputs.shop: no such input"),
+    ],
+)
+def test_tritons_client_is_told_what_is_wrong(
+    tritons: triton.InferenceServerClient, model: str, version: str, changed: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(triton.InferenceServerException) as caught:
+        tritons.infer(model, _inputs(True, **changed), model_version=version)
+    assert str(caught.value).startswith(reason)
