@@ -97,19 +97,23 @@ class Record:
         for figure in self.figures:
             figures.add_row(figure.name, f"{figure.value:.{DIGITS}g}", figure.unit, str(figure.rounds))
         console.print(figures)
-        aims = Table(title="aims")
-        for heading in ("aim", "wanted", "found", "met"):
-            aims.add_column(heading)
-        for aim in self.aims:
-            bound = f"{'≤' if aim.at_most else '≥'} {aim.aim:g} {aim.unit}"
-            aims.add_row(aim.name, bound, f"{aim.value:.{DIGITS}g} {aim.unit}", "yes" if aim.met else "no")
-        console.print(aims)
+        if self.aims:
+            console.print(self._aims_table())
         machine = self.machine
         console.print(
             f"{machine['cpu']} ({', '.join(machine['flags'])}), {machine['cores']} cores, threads of a run: {machine['threads']}",
             soft_wrap=True,
         )
         console.print(", ".join(f"{package} {number}" for package, number in self.versions.items()), soft_wrap=True)
+
+    def _aims_table(self) -> Table:
+        aims = Table(title="aims")
+        for heading in ("aim", "wanted", "found", "met"):
+            aims.add_column(heading)
+        for aim in self.aims:
+            bound = f"{'≤' if aim.at_most else '≥'} {aim.aim:g} {aim.unit}"
+            aims.add_row(aim.name, bound, f"{aim.value:.{DIGITS}g} {aim.unit}", "yes" if aim.met else "no")
+        return aims
 
 
 def machine_of(threads: int) -> dict[str, Any]:

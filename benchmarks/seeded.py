@@ -14,7 +14,8 @@ import torch
 
 from benchmarks.naive_model import save_naive
 from optimize.bundling import GRAPH_NAME
-from optimize.export.to_onnx import export_ranking, save_graph
+from optimize.export.files import bundled, save_graph
+from optimize.export.to_onnx import export_ranking
 from optimize.models.dcn_v2 import DcnV2
 from optimize.models.registry import DcnV2Settings, build
 from optimize.passes.int8_dynamic import Int8Dynamic
@@ -78,8 +79,8 @@ def make(scenario: Scenario, folder: Path, *, seed: int) -> Seeded:
     assert isinstance(model, DcnV2)
     exported = export_ranking(model)
     bundles = {
-        FP32: _bundle(scenario, FP32, exported, folder, seed),
-        INT8: _bundle(scenario, INT8, Int8Dynamic().apply(exported), folder, seed),
+        FP32: bundle_of(scenario, FP32, exported, folder, seed=seed),
+        INT8: bundle_of(scenario, INT8, Int8Dynamic().apply(exported), folder, seed=seed),
     }
     naive = folder / "naive"
     naive.mkdir()
@@ -87,7 +88,8 @@ def make(scenario: Scenario, folder: Path, *, seed: int) -> Seeded:
     return Seeded(bundles, naive)
 
 
-def _bundle(scenario: Scenario, variant: str, graph: onnx.ModelProto, folder: Path, seed: int) -> Bundle:
+def bundle_of(scenario: Scenario, variant: str, graph: onnx.ModelProto, folder: Path, *, seed: int) -> Bundle:
+    """Write `graph` and a bundle of it below `folder`; nothing in its manifest is a measurement."""
     file = folder / f"{variant}.onnx"
     save_graph(graph, file)
     manifest = Manifest.model_construct(
@@ -104,4 +106,4 @@ def _bundle(scenario: Scenario, variant: str, graph: onnx.ModelProto, folder: Pa
         ),
         files={},
     )
-    return write_bundle(folder / f"bundle-{variant}", manifest, {GRAPH_NAME: file})
+    return write_bundle(folder / f"bundle-{variant}", manifest, bundled(file, GRAPH_NAME))

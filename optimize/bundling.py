@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from optimize.export.files import bundled, files_of
 from optimize.search.report import PAGE_NAME, REPORT_NAME, read_report
 from optimize.training.records import read_run
 from serving.contract.bundle import Bundle, sha256_of, write_bundle
@@ -26,7 +29,8 @@ def bundle_run(run_folder: Path, target: Path, *, name: str | None, version: str
     Parameters
     ----------
     name, version
-        Of the model; left out, the feature specification's name with the architecture, and the first digits of the graph's SHA-256.
+        Of the model; left out, the feature specification's name with the architecture, and the first digits of a SHA-256 of
+        the graph and its weights.
     variant
         Ship this variant instead of the chosen one.
 
@@ -48,7 +52,7 @@ def bundle_run(run_folder: Path, target: Path, *, name: str | None, version: str
     GraphSession(graph, threads=1).require(ranking_signature(record.features))
     manifest = Manifest.model_construct(
         name=name or f"{record.features.name}-{record.recipe.model.architecture.replace('_', '-')}",
-        version=version or sha256_of(graph)[:VERSION_DIGITS],
+        version=version or _digest(files_of(graph))[:VERSION_DIGITS],
         family="ranking",
         graph=GRAPH_NAME,
         signature=ranking_signature(record.features),
@@ -67,12 +71,17 @@ def bundle_run(run_folder: Path, target: Path, *, name: str | None, version: str
         ),
         files={},
     )
-    files = {GRAPH_NAME: graph, f"optimize/{REPORT_NAME}": folder / REPORT_NAME, f"optimize/{PAGE_NAME}": folder / PAGE_NAME}
+    files = {**bundled(graph, GRAPH_NAME), f"optimize/{REPORT_NAME}": folder / REPORT_NAME, f"optimize/{PAGE_NAME}": folder / PAGE_NAME}
     try:
         return write_bundle(target, manifest, files, replace=replace)
     except ValidationError as error:
         first = error.errors()[0]
         raise PilotageError(f"no bundle can be made of {run_folder}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digests = [sha256_of(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _git_commit() -> str | None:

@@ -71,7 +71,8 @@ def tiny_spec() -> FeatureSpec:
 def tiny_graph(tiny_spec: FeatureSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported, untrained DCN-v2 over `tiny_spec`."""
     torch = pytest.importorskip("torch")
-    from optimize.export.to_onnx import export_ranking, save_graph
+    from optimize.export.files import save_graph
+    from optimize.export.to_onnx import export_ranking
     from optimize.models.registry import DcnV2Settings, build
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""torch → ONNX: the feature graph in front, the model behind it, one file."""
+"""torch → ONNX: the feature graph in front, the model behind it, one graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import warnings
-from pathlib import Path
 
 import onnx
 import torch
@@ -56,11 +55,6 @@ def export_ranking(model: RankingModel) -> onnx.ModelProto:
     merged.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)])
     onnx.checker.check_model(merged, full_check=False)
     return merged
-
-
-def save_graph(graph: onnx.ModelProto, path: Path) -> None:
-    """Write one ``.onnx`` file, weights included."""
-    onnx.save_model(graph, str(path))
 
 
 def _with_request_index(features: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import onnx
 
 from optimize.data.interactions import Interactions
+from optimize.export.files import files_of, save_graph
 from optimize.export.parity import TOLERANCE, check_parity, request_feeds
-from optimize.export.to_onnx import export_ranking, save_graph
+from optimize.export.to_onnx import export_ranking
 from optimize.models.base import RankingModel
 from optimize.passes.base import Pass, PassNotApplicable
 from optimize.passes.fp16 import Fp16
@@ -84,7 +85,7 @@ def search(
     settings: SearchSettings,
     progress: Progress,
 ) -> OptimizeReport:
-    """Build every variant in `folder` (``NAME.onnx``), judge it on `validation`, report it on `test`.
+    """Build every variant in `folder` (``NAME.onnx``, and its weights), judge it on `validation`, report it on `test`.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ def search(
             name=variant.name,
             passes=tuple(p.name for p in variant.passes),
             changes=variant.changes,
-            size_bytes=sessions[variant.name].path.stat().st_size if variant.name in sessions else None,
+            size_bytes=_size_bytes(sessions[variant.name].path) if variant.name in sessions else None,
             ne_change=changes.get(variant.name),
             validation=_metrics(validation, on_validation.get(variant.name)),
             test=_metrics(test, on_test.get(variant.name)),
@@ -202,6 +203,10 @@ def choose(candidates: Sequence[CandidateRecord]) -> tuple[str, str]:
 
 def _decisive_ms(candidate: CandidateRecord) -> float:
     return next(latency.p50_ms for latency in candidate.latency if latency.candidates == DECISIVE_SIZE)
+
+
+def _size_bytes(graph: Path) -> int:
+    return sum(file.stat().st_size for file in files_of(graph))
 
 
 def _build(variant: _Variant, exported: onnx.ModelProto, model: RankingModel, folder: Path, threads: int) -> GraphSession:

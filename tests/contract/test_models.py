@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from optimize.data.interactions import Interactions
+from optimize.export.files import save_graph
 from optimize.export.parity import BATCH_SIZES, TOLERANCE, check_parity
-from optimize.export.to_onnx import export_ranking, save_graph
+from optimize.export.to_onnx import export_ranking
 from optimize.features.encode import Encoded, encode
 from optimize.models.base import RankingModel
 from optimize.models.embeddings import SplitLinear

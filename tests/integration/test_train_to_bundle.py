@@ -114,7 +114,9 @@ def test_optimize_prints_the_report_and_writes_the_variants(pipeline: Pipeline) 
     folder = pipeline.run / "variants"
     report = read_report(folder)
     assert json.loads(pipeline.optimize.stdout) == json.loads((folder / "report.json").read_text())
-    assert _files(folder) == {"report.json", "report.html", "fp32.onnx", "fp16.onnx", "int8_dynamic.onnx"}
+    assert _files(folder) == {"report.json", "report.html"} | {
+        f"{name}.{kind}" for name in ("fp32", "fp16", "int8_dynamic") for kind in ("onnx", "weights")
+    }
     assert [candidate.name for candidate in report.candidates] == ["fp32", "fp16", "int8_dynamic"]
     assert all(latency.rounds == 5 for candidate in report.candidates for latency in candidate.latency)
     assert report.fingerprints == {part: read_run(pipeline.run).fingerprints[part] for part in ("validation", "test")}
@@ -130,8 +132,13 @@ def test_the_reference_scores_like_the_trained_model(pipeline: Pipeline) -> None
 
 def test_bundle_holds_the_chosen_graph(pipeline: Pipeline) -> None:
     report, manifest = read_report(pipeline.run / "variants"), open_bundle(pipeline.bundle).manifest
-    assert _files(pipeline.bundle) == {"manifest.json", "model.onnx", "optimize/report.json", "optimize/report.html"}
+    assert _files(pipeline.bundle) == {
+        "manifest.json", "model.onnx", f"{report.chosen}.weights", "optimize/report.json", "optimize/report.html",
+    }  # fmt: skip
     assert (pipeline.bundle / "model.onnx").read_bytes() == (pipeline.run / "variants" / f"{report.chosen}.onnx").read_bytes()
+    assert (pipeline.bundle / f"{report.chosen}.weights").read_bytes() == (
+        pipeline.run / "variants" / f"{report.chosen}.weights"
+    ).read_bytes()
     assert (manifest.name, manifest.version, manifest.provenance.variant) == ("clicks-dcn-v2", "7", report.chosen)
     assert manifest.quality.data_fingerprint == report.fingerprints["test"]
     assert manifest.quality.metrics == next(c for c in report.candidates if c.name == report.chosen).test

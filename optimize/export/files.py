@@ -1,0 +1,78 @@
+"""Graphs on disk: nodes and small constants in one file, large weights in another beside it, which all processes of a machine map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+from onnx.external_data_helper import set_external_data
+
+LARGE_BYTES = 64 * 1024
+"""Constants from this size on lie in the weights file. Smaller ones save no memory worth a page each."""
+
+PAGE_BYTES = 4096
+"""Each begins at a page, so that it is aligned wherever it is mapped."""
+
+WEIGHTS_SUFFIX = ".weights"
+
+
+def save_graph(graph: onnx.ModelProto, path: Path) -> None:
+    """Write `path`, and ``NAME.weights`` beside it where `graph` has large constants.
+
+    ONNX Runtime maps the weights from their file, so that the workers of a machine have one copy of an embedding table. The two
+    files go together: the graph names the other by its plain file name. What was at these names is replaced file by file; a reader
+    must not look before both are there.
+    """
+    weights = weights_of(path)
+    large = [tensor for tensor in graph.graph.initializer if len(tensor.raw_data) >= LARGE_BYTES]
+    if not large:
+        weights.unlink(missing_ok=True)
+        onnx.save_model(graph, str(path))
+        return
+    staging = weights.with_name(f".{weights.name}.tmp")
+    try:
+        with staging.open("wb") as file, _moved_out(large, file, weights.name):
+            content = graph.SerializeToString()
+        staging.replace(weights)
+    finally:
+        staging.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that `save_graph` wrote for `path`."""
+    return [file for file in (path, weights_of(path)) if file.exists()]
+
+
+def bundled(path: Path, name: str) -> dict[str, Path]:
+    """Names in a bundle → files, for a graph that is called `name` there; its weights keep theirs, which the graph knows them by."""
+    graph, *weights = files_of(path)
+    return {name: graph, **{file.name: file for file in weights}}
+
+
+def weights_of(path: Path) -> Path:
+    """Where the large constants of the graph at `path` are, if it has any."""
+    return path.with_suffix(WEIGHTS_SUFFIX)
+
+
+@contextmanager
+def _moved_out(tensors: Sequence[onnx.TensorProto], file: BinaryIO, location: str) -> Iterator[None]:
+    """Write the values of `tensors` to `file` and point there instead, until the block ends; the model is the caller's."""
+    kept = [tensor.raw_data for tensor in tensors]
+    try:
+        for tensor, values in zip(tensors, kept, strict=True):
+            offset = -(-file.tell() // PAGE_BYTES) * PAGE_BYTES
+            file.write(b"\0" * (offset - file.tell()))
+            file.write(values)
+            set_external_data(tensor, location, offset, len(values))
+            tensor.ClearField("raw_data")
+        file.flush()
+        yield
+    finally:
+        for tensor, values in zip(tensors, kept, strict=True):
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.raw_data = values
