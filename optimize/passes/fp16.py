@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx
 
-from optimize.passes.base import PassNotApplicable, copy_of
+from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable, copy_of
 
 KEPT_OPERATORS = ("MurmurHash3", "Mod", "IsNaN", "Where", "Max", "Min", "Log", "Asinh")
 """Feature preprocessing stays in float32: ids and raw numbers may exceed half precision's 65,504."""
 
 
 @dataclass(frozen=True)
-class Fp16:
+class Fp16(Pass):
     """Convert float32 weights and operators to float16.
 
     On ONNX Runtime's CPU provider this halves the file and wins no time, since it casts back and forth.
     """
 
-    name: str = "fp16"
-    changes: str = "weights and activations as float16; inputs, outputs and feature preprocessing stay float32"
+    kind: ClassVar[str] = "fp16"
 
-    def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
+    @property
+    def changes(self) -> str:
+        """What it changes."""
+        return "weights and activations as float16; inputs, outputs and feature preprocessing stay float32"
+
+    def apply(self, model: onnx.ModelProto, context: Context = NOTHING) -> onnx.ModelProto:
         """Return the converted model.
 
         Raises

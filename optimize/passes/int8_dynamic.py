@@ -6,24 +6,29 @@ import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import onnx
 
-from optimize.passes.base import PassNotApplicable, copy_of
+from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable, copy_of
 
 
 @dataclass(frozen=True)
-class Int8Dynamic:
+class Int8Dynamic(Pass):
     """Quantize the matrix products; embedding tables stay as they are.
 
     Weights become signed int8 with a scale per output channel, activations unsigned int8 with one scale per tensor and
     run, as ONNX Runtime's stock quantizer does it.
     """
 
-    name: str = "int8_dynamic"
-    changes: str = "weights of matrix products as int8 per output channel, activations as uint8 at run time"
+    kind: ClassVar[str] = "int8_dynamic"
 
-    def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
+    @property
+    def changes(self) -> str:
+        """What it changes."""
+        return "weights of matrix products as int8 per output channel, activations as uint8 at run time"
+
+    def apply(self, model: onnx.ModelProto, context: Context = NOTHING) -> onnx.ModelProto:
         """Return the quantized model.
 
         Raises

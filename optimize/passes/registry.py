@@ -1,0 +1,60 @@
+"""All passes by kind, and passes from text: ``int8_dynamic`` or ``KIND:option=value,option=value``."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields
+
+from pydantic import TypeAdapter, ValidationError
+
+from optimize.passes.base import Pass
+from serving.contract.errors import PilotageError
+
+PASSES = {
+    "fp16": "optimize.passes.fp16:Fp16",
+    "int8_dynamic": "optimize.passes.int8_dynamic:Int8Dynamic",
+}
+"""Kind → module and class; a pass is imported when it is asked for."""
+
+
+class UnknownPass(PilotageError):
+    """No pass of this kind, or no such option."""
+
+
+def pass_type(kind: str) -> type[Pass]:
+    """Return the class of a kind.
+
+    Raises
+    ------
+    UnknownPass
+        Naming the kinds that there are.
+    """
+    if kind not in PASSES:
+        raise UnknownPass(f"there is no pass {kind!r}; there are {', '.join(sorted(PASSES))}")
+    module, _, name = PASSES[kind].partition(":")
+    found: type[Pass] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def parse_pass(text: str) -> Pass:
+    """Make a pass from ``KIND`` or ``KIND:option=value,option=value``; values of a tuple are joined by ``+``.
+
+    Raises
+    ------
+    UnknownPass
+        Naming the kind, option or value that is wrong.
+    """
+    kind, _, options = text.partition(":")
+    found = pass_type(kind)
+    known = {field.name: field for field in fields(found)}
+    given: dict[str, object] = {}
+    for part in filter(None, options.split(",")):
+        name, equals, value = part.partition("=")
+        if name not in known or not equals:
+            raise UnknownPass(f"pass {kind!r} has no option {part!r}; it takes {', '.join(f'{n}=…' for n in known) or 'none'}")
+        given[name] = value.split("+") if isinstance(known[name].default, tuple) else value
+    try:
+        return TypeAdapter(found).validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UnknownPass(f"pass {kind!r}: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}") from error
