@@ -308,16 +308,26 @@ def _values(rule: _Rule, layout: _Layout, column: Any, place: Place) -> Array:
 
 
 def _strings(rule: _Rule, layout: _Layout, column: Any, place: Place) -> Array:
+    if len(column) == 1:
+        return _string(rule, column[0].as_py(), place)
     values: Array = column.to_numpy(zero_copy_only=False)
     offsets = _view(column, layout.dtype, len(column) + 1)
     if offsets[-1] - offsets[0] > rule.max_length:  # in bytes, of which a character has at least one
         lengths = offsets[1:] - offsets[:-1]
-        for row in np.flatnonzero(lengths > rule.max_length).tolist():
-            if values[row] is not None and len(values[row]) > rule.max_length:
-                _refuse(place(row), f"Expected `str` of length <= {rule.max_length}", _shown(values[row]))
+        if lengths.max() > rule.max_length:
+            for row in np.flatnonzero(lengths > rule.max_length).tolist():
+                if values[row] is not None and len(values[row]) > rule.max_length:
+                    _refuse(place(row), f"Expected `str` of length <= {rule.max_length}", _shown(values[row]))
     if column.null_count:
         values[~_valid(column)] = rule.missing
     return values
+
+
+def _string(rule: _Rule, value: str | None, place: Place) -> Array:
+    """A column of one value, as the user's are: without the detour over views of its buffers, which costs more than the value."""
+    if value is not None and len(value) > rule.max_length:
+        _refuse(place(0), f"Expected `str` of length <= {rule.max_length}", _shown(value))
+    return np.array([rule.missing if value is None else value], object)
 
 
 def _integers(raw: Array, column: Any, missing: Any, place: Place) -> Array:

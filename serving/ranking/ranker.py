@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ from serving.contract.errors import ModelOutputError
 from serving.contract.fields import REQUEST_INDEX, CategoricalField, FeatureSpec
 from serving.features.columns import ColumnEncoder, Encoded, Feeds, stack
 from serving.features.requests import RankRequest, RequestDecoder
+from serving.runtime.cost import CostModel
 from serving.runtime.providers import Provider
 from serving.runtime.session import GraphSession
 
-WARM_RUNS = 4
-"""The first run allocates; of the others the median is not moved by one interruption."""
+WARM_RUNS = 6
+"""The first run allocates; of the others the median is not moved by two interruptions."""
+
+STACKED = 4
+"""Requests in the stacked runs of warm-up."""
 
 
 @dataclass(frozen=True)
@@ -108,28 +113,33 @@ class Ranker:
             raise probabilities
         return order(request, probabilities)
 
-    def warm_up(self, sizes: Sequence[int]) -> list[tuple[int, float]]:
-        """Run at each number of candidates that will be seen, so that the first caller does not pay for it.
+    def warm_up(self, sizes: Sequence[int]) -> CostModel:
+        """Run at each number of candidates that will be seen, and stacked, so that the first caller does not pay for it.
 
         Returns
         -------
-        list
-            Candidates and seconds of a run of each size: the median of `WARM_RUNS`, the first of them not counted.
+        CostModel
+            From the medians of `WARM_RUNS`, the first of them not counted.
         """
-        measured = []
-        for size in sorted({min(size, self.max_candidates) for size in sizes}):
-            part = Encoded(blank_feeds(self.manifest.features, size), 1, size)
-            taken = []
-            for _ in range(WARM_RUNS):
-                started = time.perf_counter()
-                self.score([part])
-                taken.append(time.perf_counter() - started)
-            measured.append((size, median(taken[1:])))
-        self.score([Encoded(blank_feeds(self.manifest.features, 1), 1, 1)] * 2)  # two requests in one run are another shape
-        return measured
+        measured = [(size, self._timed([self._blank(size)])) for size in sorted({min(size, self.max_candidates) for size in sizes})]
+        size = max(1, self.max_candidates // STACKED)
+        together = self._timed([self._blank(size)] * STACKED)
+        alone = self._timed([self._blank(size * STACKED)])
+        return CostModel(measured, (together - alone) / (STACKED - 1))
+
+    def _timed(self, parts: Sequence[Encoded]) -> float:
+        taken = []
+        for _ in range(WARM_RUNS):
+            started = time.perf_counter()
+            self.score(parts)
+            taken.append(time.perf_counter() - started)
+        return median(taken[1:])
+
+    def _blank(self, candidates: int) -> Encoded:
+        return Encoded(blank_feeds(self.manifest.features, candidates), 1, candidates)
 
     def _finite(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | Exception:
-        if np.isfinite(probabilities).all():
+        if math.isfinite(probabilities.sum()):  # NaN and infinity stay what they are in a sum, and probabilities do not overflow it
             return probabilities
         return ModelOutputError(f"model {self.manifest.name} {self.manifest.version} gave a probability that is not finite")
 

@@ -4,14 +4,18 @@ One queue belongs to one model and lives on the event loop's thread, like the ru
 there than its hand-over to another thread. So a request never waits for company: what arrived while the last run was busy is
 what the next one may stack.
 
-*When to stack.* With a run costing ``fixed + per_unit * units``, taking one more request of ``u`` units into a run of ``k``
-requests delays those ``k`` by ``per_unit * u`` each and saves ``fixed`` for every request from it on. It is taken while the
-saving is the larger: that lowers the mean time to an answer, and with one request waiting it stacks nothing.
+*When to stack.* Taking one more request into a run delays the requests in it by what the run grows, and saves for every request
+from it on what its own run would have cost more. It is taken while the saving is the larger: that lowers the mean time to an
+answer, and with one request waiting it stacks nothing. Both come from measured runs, stacked ones too: joining arrays is not free, and
+a run that outgrows the core's cache is slower a candidate than two that do not.
 
-*Whom to admit.* The time to an answer is predicted from the runs that wait, times the measured ratio of answer time to run time
-(which holds decoding, encoding and HTTP), plus the time that the request may have waited unseen in the socket while the loop was
-busy. It is refused when that passes the objective or its own deadline. With nobody waiting it is always taken: one large
-request may need longer than the objective, and would otherwise never be served.
+*When to read.* A turn runs all that waits, then the loop reads its sockets. One run a turn would let a flood that must be refused
+take the core from what was accepted: reading and refusing a hundred requests costs more than a run.
+
+*Whom to admit.* The time to an answer is at most: what the request may have waited unseen in its socket while the loop was busy, what is
+left of reading the other sockets, and the runs that wait with its own, times what a turn takes beside its runs, as
+measured. It is refused when that passes the objective or its own deadline. With nobody waiting it is always taken: one large request
+may need longer than the objective, and would otherwise never be served.
 """
 
 from __future__ import annotations
@@ -28,14 +32,16 @@ from serving.runtime.cost import CostModel
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+INFINITY = float("inf")
+
 MAX_WAITING = 1024
 """Most requests that wait, whatever the predictions say."""
 
 MEMORY = 64
-"""Answers over which the ratio of answer time to run time forgets."""
+"""Turns over which the ratio of a turn's time to its predicted runs forgets."""
 
-FIRST_RATIO = 2.0
-"""Answer time ÷ run time before any was measured: 500 candidates measured 2.2 ms against 1.0 ms of run."""
+FIRST_RATIO = 1.5
+"""Before any turn was measured: encoding and sending 500 answers' probabilities measured half of their run."""
 
 
 class Ticket(Generic[Item, Result]):
@@ -51,18 +57,17 @@ class Ticket(Generic[Item, Result]):
         When its run began and ended.
     """
 
-    __slots__ = ("admitted_s", "ahead_s", "cost_s", "deadline_s", "future", "gone", "item", "run_ended_s", "run_started_s", "units")
+    __slots__ = ("admitted_s", "cost_s", "deadline_s", "deliver", "gone", "item", "run_ended_s", "run_started_s", "units")
 
-    def __init__(self, units: float, deadline_s: float, gone: Callable[[], bool], cost_s: float, ahead_s: float, now_s: float) -> None:
+    def __init__(self, units: float, deadline_s: float, gone: Callable[[], bool], cost_s: float, now_s: float) -> None:
         self.units = units
         self.deadline_s = deadline_s
         self.gone = gone
         self.cost_s = cost_s
-        self.ahead_s = ahead_s
         self.admitted_s = now_s
         self.run_started_s = self.run_ended_s = 0.0
         self.item: Item | None = None
-        self.future: asyncio.Future[Result] | None = None
+        self.deliver: Callable[[Result | Exception], None] | None = None
 
 
 class RunQueue(Generic[Item, Result]):
@@ -100,9 +105,10 @@ class RunQueue(Generic[Item, Result]):
         self._admitted = 0
         self._backlog_s = 0.0  # predicted run time of all that are admitted and not yet run
         self._scheduled = False
-        self._turn_began_s = self._turn_ended_s = 0.0
-        self._last_turn_s = 0.0
-        self._answer_s, self._ahead_s = FIRST_RATIO, 1.0  # exponentially forgotten sums, whose ratio is what counts
+        self._read_from_s = 0.0  # when the loop began to read its sockets: the end of the last turn, or a first request after idling
+        self._busy_s = 0.0  # what reading and running took the last time round
+        self._reading_s = 0.0  # of that, reading
+        self._ratio = FIRST_RATIO
 
     @property
     def waiting(self) -> int:
@@ -111,11 +117,22 @@ class RunQueue(Generic[Item, Result]):
 
     @property
     def ratio(self) -> float:
-        """Answer time ÷ predicted run time, measured."""
-        return self._answer_s / self._ahead_s
+        """Time of a turn ÷ predicted time of its runs, measured."""
+        return self._ratio
 
-    def admit(self, units: float, deadline_s: float = float("inf"), gone: Callable[[], bool] = lambda: False) -> Ticket[Item, Result]:
-        """Take a request in before any work is spent on it.
+    def check(self, units: float, deadline_s: float = INFINITY) -> None:
+        """Tell early whether a request would be refused, before its body is there.
+
+        Raises
+        ------
+        Overloaded, DeadlineExceeded
+            As from `admit`.
+        """
+        if self._admitted or deadline_s != INFINITY:
+            self._predict(units, deadline_s, time.perf_counter())
+
+    def admit(self, units: float, deadline_s: float = INFINITY, gone: Callable[[], bool] = lambda: False) -> Ticket[Item, Result]:
+        """Take a request in before any work is spent on it. It must come to `put` or `abandon` in the same turn of the loop.
 
         Parameters
         ----------
@@ -132,87 +149,93 @@ class RunQueue(Generic[Item, Result]):
             It would not be answered before its deadline.
         """
         now = time.perf_counter()
-        if now - self._turn_ended_s > self._last_turn_s:
-            self._last_turn_s = 0.0  # the loop was idle meanwhile: nothing waited unseen
-        cost_s = self.cost.predict(units)
-        ahead_s = self._backlog_s + cost_s
-        wait_s = ahead_s * self.ratio
-        if now + wait_s > deadline_s:
-            raise DeadlineExceeded(
-                f"the answer would take some {wait_s * 1e3:.1f} ms, the deadline is in {(deadline_s - now) * 1e3:.1f} ms"
-            )
-        if self._admitted:
-            unseen_s = self._last_turn_s + (now - self._turn_began_s)
-            if self._admitted >= MAX_WAITING or unseen_s + wait_s > self.objective_s:
-                raise Overloaded(
-                    f"{self._admitted} requests wait, the answer would take longer than the objective of {self.objective_s:g} s"
-                )
-        else:
-            self._turn_began_s = now
+        cost_s = self._predict(units, deadline_s, now)
+        if not self._admitted:
+            self._began(now)
         self._admitted += 1
         self._backlog_s += cost_s
-        return Ticket(units, deadline_s, gone, cost_s, ahead_s, now)
+        return Ticket(units, deadline_s, gone, cost_s, now)
 
     def abandon(self, ticket: Ticket[Item, Result]) -> None:
-        """Give up an admitted request that never came to `run`: its body broke a rule, or its caller left."""
-        if ticket.future is None:
-            self._release(ticket)
+        """Give up an admitted request that never came to `put`: its body broke a rule."""
+        self._release(ticket)
 
-    async def run(self, ticket: Ticket[Item, Result], item: Item, units: int) -> Result:
-        """Wait for the run of an admitted request.
+    def put(self, ticket: Ticket[Item, Result], item: Item, units: int, deliver: Callable[[Result | Exception], None]) -> None:
+        """Let an admitted request wait for its run.
 
-        Raises
-        ------
-        DeadlineExceeded
-            Its deadline would pass before the run's end; it was not run.
-        CallerGone
-            Its caller left; it was not run.
-        ServingError
-            The run failed.
+        Parameters
+        ----------
+        units
+            Its true size.
+        deliver
+            Called once, on the loop's thread: with the result, or with what became of the request. `DeadlineExceeded` says that
+            its deadline would have passed before the run's end, `CallerGone` that nobody waits for it; neither was run.
+            Anything else is why the run failed.
         """
-        loop = asyncio.get_running_loop()
         ticket.item = item
         ticket.units = units
-        ticket.future = loop.create_future()
+        ticket.deliver = deliver
         self._waiting.append(ticket)
         if not self._scheduled:
             self._scheduled = True
-            loop.call_soon(self._turn)
-        return await ticket.future
+            asyncio.get_running_loop().call_soon(self._turn)
 
-    def answered(self, ticket: Ticket[Item, Result]) -> None:
-        """Learn how long an answer took, all told."""
-        keep = 1 - 1 / MEMORY
-        self._answer_s = self._answer_s * keep + (time.perf_counter() - ticket.admitted_s)
-        self._ahead_s = self._ahead_s * keep + ticket.ahead_s
+    def _predict(self, units: float, deadline_s: float, now_s: float) -> float:
+        """Seconds of the run of a request that would be admitted; raises what `admit` raises."""
+        cost_s = self.cost.predict(units)
+        run_s = (self._backlog_s + cost_s) * self._ratio
+        if now_s + run_s > deadline_s:
+            raise DeadlineExceeded(
+                f"the answer would take some {run_s * 1e3:.1f} ms, the deadline is in {(deadline_s - now_s) * 1e3:.1f} ms"
+            )
+        if self._admitted:
+            read_s = now_s - self._read_from_s
+            wait_s = self._busy_s + max(read_s, self._reading_s) + run_s  # unseen: busy + read; still to be read: the rest of reading
+            if self._admitted >= MAX_WAITING or wait_s > self.objective_s:
+                raise Overloaded(
+                    f"{self._admitted} requests wait, the answer would take longer than the objective of {self.objective_s:g} s"
+                )
+        return cost_s
 
     def _release(self, ticket: Ticket[Item, Result]) -> None:
         self._admitted -= 1
         self._backlog_s = self._backlog_s - ticket.cost_s if self._admitted else 0.0
 
-    def _turn(self) -> None:
-        """One run; then the loop reads its sockets before the next."""
-        self._scheduled = False
-        batch = self._next_batch()
-        if batch:
-            self._run_batch(batch)
-        if self._waiting:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
-        now = time.perf_counter()
-        self._last_turn_s = now - self._turn_began_s
-        self._turn_began_s = self._turn_ended_s = now
+    def _began(self, now_s: float) -> None:
+        """Note the first request that waits since the last turn: if the loop idled before it, nothing has waited unseen."""
+        if now_s - self._read_from_s > self._reading_s:
+            self._read_from_s = now_s
+            self._busy_s = self._reading_s = 0.0
 
-    def _next_batch(self) -> list[Ticket[Item, Result]]:
+    def _turn(self) -> None:
+        """Run all that waits; then the loop reads its sockets."""
+        began_s = time.perf_counter()
+        self._reading_s = began_s - self._read_from_s
+        predicted_s = 0.0
+        now_s = began_s
+        while self._waiting:
+            batch = self._next_batch(now_s)
+            if batch:
+                predicted_s += self._run_batch(batch)
+            now_s = time.perf_counter()
+        self._scheduled = False
+        ended_s = now_s
+        if predicted_s:
+            self._ratio += ((ended_s - began_s) / predicted_s - self._ratio) / MEMORY
+        self._busy_s = ended_s - self._read_from_s
+        self._read_from_s = ended_s
+
+    def _next_batch(self, now: float) -> list[Ticket[Item, Result]]:
         batch: list[Ticket[Item, Result]] = []
         total = 0.0
-        now = time.perf_counter()
         while self._waiting:
             ticket = self._waiting[0]
             if batch:
                 joined = total + ticket.units
-                delay_s = self.cost.per_unit * ticket.units * len(batch)
-                if joined > self.max_units or delay_s > self.cost.fixed * len(self._waiting):
+                joined_s = self.cost.predict(joined, len(batch) + 1)
+                grows_s = joined_s - self.cost.predict(total, len(batch))
+                saves_s = self.cost.predict(ticket.units) - grows_s
+                if joined > self.max_units or grows_s * len(batch) > saves_s * len(self._waiting):
                     break
             self._waiting.popleft()
             self._release(ticket)
@@ -220,40 +243,38 @@ class RunQueue(Generic[Item, Result]):
             if refusal is None:
                 batch.append(ticket)
                 total += ticket.units
-            elif ticket.future is not None and not ticket.future.done():
-                ticket.future.set_exception(refusal)
+            else:
+                _deliver(ticket, refusal)
         return batch
 
     def _refusal(self, ticket: Ticket[Item, Result], now_s: float) -> Exception | None:
         """Why a request is not worth running any more."""
-        if ticket.future is None or ticket.future.done():
-            return CallerGone("the request was cancelled")
-        if now_s + self.cost.predict(ticket.units) > ticket.deadline_s:
+        if ticket.deadline_s != INFINITY and now_s + self.cost.predict(ticket.units) > ticket.deadline_s:
             return DeadlineExceeded(f"the deadline passed after {(now_s - ticket.admitted_s) * 1e3:.1f} ms in the queue")
         if ticket.gone():
             return CallerGone("the caller closed the connection")
         return None
 
-    def _run_batch(self, batch: Sequence[Ticket[Item, Result]]) -> None:
+    def _run_batch(self, batch: Sequence[Ticket[Item, Result]]) -> float:
+        """Run, deliver and learn; how long it was predicted to take."""
         started = time.perf_counter()
         results: Sequence[Result | Exception]
         try:
             results = self._run([ticket.item for ticket in batch])  # type: ignore[misc]  # `run` has set it
         except Exception as error:
             if len(batch) > 1:  # one request must not take its neighbours with it
-                for ticket in batch:
-                    self._run_batch([ticket])
-                return
+                return sum(self._run_batch([ticket]) for ticket in batch)
             results = [error]
         ended = time.perf_counter()
-        self.cost.observe(int(sum(ticket.units for ticket in batch)), ended - started)
+        predicted_s = self.cost.observe(sum([ticket.units for ticket in batch]), ended - started, len(batch))
         self._on_run(len(batch))
         for ticket, result in zip(batch, results, strict=True):
             ticket.run_started_s, ticket.run_ended_s = started, ended
-            assert ticket.future is not None
-            if ticket.future.done():
-                continue
-            if isinstance(result, Exception):
-                ticket.future.set_exception(result)
-            else:
-                ticket.future.set_result(result)
+            _deliver(ticket, result)
+        return predicted_s
+
+
+def _deliver(ticket: Ticket[Item, Result], result: Result | Exception) -> None:
+    deliver, ticket.deliver = ticket.deliver, None  # it knows the ticket: kept, the two would be garbage for the collector
+    assert deliver is not None  # `put` has set it
+    deliver(result)

@@ -29,6 +29,7 @@ def build_application(catalog: Catalog) -> Starlette:
         return _json(request, {"models": [_listed(model) for model in catalog]})
 
     async def metrics(request: Request) -> Response:
+        catalog.flush_metrics()
         content, content_type = exposition()
         return Response(content, media_type=content_type)
 

@@ -15,7 +15,6 @@ from serving.contract.manifest import MANIFEST_NAME, Manifest
 from serving.features.columns import Encoded
 from serving.monitoring.metrics import BoundMetrics, RankingMetrics
 from serving.ranking.ranker import Ranker
-from serving.runtime.cost import CostModel
 from serving.runtime.run_queue import RunQueue
 from serving.services.forms import ArrowForm, InferForm, JsonForm, Probabilities
 from serving.services.settings import ServiceSettings
@@ -136,6 +135,11 @@ class Catalog:
             except (PilotageError, ServingError) as error:
                 self._refuse(slot, error)
 
+    def flush_metrics(self) -> None:
+        """Hand on what the models' metrics have counted."""
+        for model in self:
+            model.metrics.flush()
+
     async def follow(self, every_s: float) -> None:
         """Look at the bundles again and again, and bring in those that were replaced. Never returns."""
         while True:
@@ -171,7 +175,7 @@ class Catalog:
             arena_mib=settings.arena_mib,
         )
         largest = settings.max_candidates
-        cost = CostModel(ranker.warm_up([*(size for size in WARM_UP_SIZES if size < largest), largest]))
+        cost = ranker.warm_up([*(size for size in WARM_UP_SIZES if size < largest), largest])
         metrics = self._metrics.bind(bundle.manifest.name, bundle.manifest.version)
         queue = RunQueue(ranker.score, cost, objective_s=settings.objective_ms / 1e3, max_units=settings.max_candidates, on_run=metrics.ran)
         return ServedModel(ranker, queue, metrics)
@@ -181,6 +185,8 @@ class Catalog:
         name, version = model.manifest.name, model.manifest.version
         if any(other is not slot and other.current is not None and other.current.manifest.name == name for other in self._slots):
             raise BundleError(f"two bundles are called {name!r}; a name can be served once")
+        if slot.current is not None:
+            slot.current.metrics.flush()
         old, slot.current = slot.current, model  # requests of the old version hold it until they are answered
         self._metrics.loaded(name, "loaded")
         log.info(
@@ -191,8 +197,7 @@ class Catalog:
                 "replaced": old.manifest.version if old else None,
                 "bundle": str(slot.reference),
                 "threads": model.ranker.session.threads,
-                "run_fixed_us": round(model.queue.cost.fixed * 1e6),
-                "run_candidate_us": round(model.queue.cost.per_unit * 1e6, 3),
+                "run_us_by_candidates": {size: round(model.queue.cost.predict(size) * 1e6) for size in WARM_UP_SIZES},
             },
         )
 

@@ -1,20 +1,23 @@
-"""One HTTP exchange in plain ASGI: the body in, bounded before any work; the answer out."""
+"""One HTTP exchange: what a route needs of a request, bounds on its body, and what its headers say."""
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
-from serving.contract.errors import CallerGone, MalformedRequest, Overloaded, RequestTooLarge, UnsupportedMedia
+from serving.contract.errors import MalformedRequest, Overloaded, RequestTooLarge, UnsupportedMedia
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
 """Names in lower case; of repeated headers the last."""
+
+Header = tuple[bytes, bytes]
 
 REQUEST_ID_HEADER = b"x-request-id"
 DEADLINE_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
@@ -25,6 +28,7 @@ MAX_TIMEOUT_MS = 3_600_000
 MAX_BUFFERED_BODIES = 64
 """Bodies of the largest size that may be in memory at once; beyond it requests are refused before they are read."""
 
+_draw = random.Random(secrets.randbits(128))  # noqa: S311 - ids must differ, not be secret, and asking the kernel for each costs microseconds
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _WINDOW_OF_GZIP = 16 + zlib.MAX_WBITS
 _WINDOW_OF_ZLIB = zlib.MAX_WBITS
@@ -38,8 +42,38 @@ class AsgiApp(Protocol):
         ...
 
 
-class BodyReader:
-    """Reads whole bodies, each and all together within a bound.
+class Call(Protocol):
+    """One request to a model, its headers read, as a route sees it; where it came from is the implementation's concern.
+
+    Attributes
+    ----------
+    method, path
+        As sent; the path is percent-decoded.
+    began_s
+        When its headers were there, on `time.perf_counter`'s clock.
+    """
+
+    method: str
+    path: str
+    headers: Headers
+    began_s: float
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        ...
+
+    def gone(self) -> bool:
+        """Whether the caller has closed the connection."""
+        ...
+
+    def reply(self, status: int, content: bytes, headers: Sequence[Header]) -> None:
+        """Answer; called once. Nothing is sent to a caller who has left."""
+        ...
+
+
+class BodyBounds:
+    """Bounds of bodies, each and all together.
 
     Parameters
     ----------
@@ -51,21 +85,15 @@ class BodyReader:
         self.max_bytes = max_bytes
         self._budget_bytes = max_bytes * MAX_BUFFERED_BODIES
 
-    async def read(self, headers: Headers, receive: Receive) -> bytes:
-        """Read one body and decompress it if need be.
+    def take(self, headers: Headers) -> int:
+        """Reserve room for the body that these headers announce; what is returned must be given back.
 
         Raises
         ------
         RequestTooLarge
-            The body is over the bound, or would be when decompressed.
-        UnsupportedMedia
-            A content encoding other than ``gzip``, ``deflate`` and ``identity``.
-        MalformedRequest
-            The compressed body is damaged.
+            It is over the bound.
         Overloaded
             Too many bodies are being read.
-        CallerGone
-            The connection was closed before the end.
         """
         length = headers.get(b"content-length")
         size_bytes = int(length) if length is not None and length.isdigit() else self.max_bytes
@@ -74,27 +102,37 @@ class BodyReader:
         if size_bytes > self._budget_bytes:
             raise Overloaded(f"bodies of {MAX_BUFFERED_BODIES * self.max_bytes} bytes are being read already")
         self._budget_bytes -= size_bytes
-        try:
-            body = await self._read(receive)
-        finally:
-            self._budget_bytes += size_bytes
+        return size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Release what `take` reserved."""
+        self._budget_bytes += size_bytes
+
+    def require(self, size_bytes: int) -> None:
+        """Check what has come so far of a body that did not announce its length.
+
+        Raises
+        ------
+        RequestTooLarge
+            It is over the bound.
+        """
+        if size_bytes > self.max_bytes:
+            raise RequestTooLarge(f"the body is over the limit of {self.max_bytes} bytes; send fewer candidates a request")
+
+    def plain(self, headers: Headers, body: bytes) -> bytes:
+        """Decompress a body if need be.
+
+        Raises
+        ------
+        RequestTooLarge
+            It would be over the bound when decompressed.
+        UnsupportedMedia
+            A content encoding other than ``gzip``, ``deflate`` and ``identity``.
+        MalformedRequest
+            It is damaged.
+        """
         encoding = headers.get(b"content-encoding")
         return body if encoding is None else self._decompress(body, encoding.strip().lower())
-
-    async def _read(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        size_bytes = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise CallerGone("the caller closed the connection while it sent the body")
-            chunk: bytes = message.get("body", b"")
-            size_bytes += len(chunk)
-            if size_bytes > self.max_bytes:
-                raise RequestTooLarge(f"the body is over the limit of {self.max_bytes} bytes; send fewer candidates a request")
-            if not message.get("more_body", False):
-                return b"".join((*chunks, chunk)) if chunks else chunk
-            chunks.append(chunk)
 
     def _decompress(self, body: bytes, encoding: bytes) -> bytes:
         if encoding == b"identity":
@@ -117,7 +155,7 @@ class BodyReader:
 def request_id_of(headers: Headers) -> str:
     """Take the caller's request id if it is a plain token, else make one."""
     value = headers.get(REQUEST_ID_HEADER)
-    return value.decode() if value is not None and _REQUEST_ID.fullmatch(value) else secrets.token_hex(8)
+    return (value if value is not None and _REQUEST_ID.fullmatch(value) else b"%016x" % _draw.getrandbits(64)).decode()
 
 
 def deadline_of(headers: Headers, began_s: float) -> float:
@@ -139,24 +177,7 @@ def deadline_of(headers: Headers, began_s: float) -> float:
     return deadline_s
 
 
-def has_left(receive: Receive) -> bool:
-    """Whether the caller closed the connection, after its whole body was read.
-
-    One step of `receive` without a task: it either gives ``http.disconnect`` at once or would wait, and is put back.
-    """
-    waiting = receive()
-    try:
-        waiting.send(None)  # type: ignore[attr-defined]
-    except StopIteration as ended:
-        return bool(ended.value["type"] == "http.disconnect")
-    except AttributeError:
-        return False  # an awaitable that is no coroutine cannot be asked
-    waiting.close()  # type: ignore[attr-defined]
-    return False
-
-
-async def respond(send: Send, status: int, content: bytes, media: bytes, extra: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    """Send a whole answer."""
-    headers = [(b"content-type", media), (b"content-length", b"%d" % len(content)), *extra]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+async def respond(send: Send, status: int, content: bytes, headers: Iterable[Header]) -> None:
+    """Send a whole answer; ``content-length`` is added."""
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(content)), *headers]})
     await send({"type": "http.response.body", "body": content})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from serving.monitoring.tracing import RequestTracer, open_tracer
 from serving.services.catalog import Catalog
-from serving.services.exchange import AsgiApp, BodyReader, Message
-from serving.services.model_route import ModelRoutes
+from serving.services.exchange import BodyBounds, Header
+from serving.services.model_route import Found, ModelRoutes
 from serving.services.settings import ServiceSettings
 from serving.services.token import TokenGate
 
@@ -18,8 +20,8 @@ class ServiceFront:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._reader = BodyReader(0)
-        self._routes = ModelRoutes(catalog, self._reader)
+        self._bounds = BodyBounds(0)
+        self._routes = ModelRoutes(catalog, self._bounds)
         self._gate: TokenGate | None = None
         self._tracer: RequestTracer | None = None
 
@@ -31,9 +33,9 @@ class ServiceFront:
         SettingsError
             The token file cannot be used, or the exporter of traces is not installed.
         """
-        self._reader = BodyReader(settings.max_body_bytes)
+        self._bounds = BodyBounds(settings.max_body_bytes)
         self._tracer = open_tracer(settings.trace_sample_rate)
-        self._routes = ModelRoutes(self._catalog, self._reader, self._tracer)
+        self._routes = ModelRoutes(self._catalog, self._bounds, self._tracer)
         self._gate = TokenGate(settings.token_file) if settings.token_file is not None else None
 
     def close(self) -> None:
@@ -41,10 +43,10 @@ class ServiceFront:
         if self._tracer is not None:
             self._tracer.shutdown()
 
-    def find(self, path: str) -> AsgiApp | None:
-        """Return the application that answers `path` the short way."""
+    def find(self, path: str) -> Found | None:
+        """Return the route that answers `path` and the model that it names; None where no model is asked."""
         return self._routes.find(path)
 
-    def admits(self, scope: Message) -> bool:
-        """Whether the request may pass."""
-        return self._gate is None or scope["path"] in OPEN_PATHS or self._gate.allows(scope["headers"])
+    def admits(self, path: str, headers: Iterable[Header]) -> bool:
+        """Whether the request shows what it must."""
+        return self._gate is None or path in OPEN_PATHS or self._gate.allows(headers)

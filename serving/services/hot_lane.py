@@ -1,4 +1,4 @@
-"""A BentoML service some of whose routes are answered before BentoML's middleware.
+"""A BentoML service whose models are asked on a short way, before BentoML's middleware and uvicorn's ASGI.
 
 BentoML wraps every request in three layers that cannot be switched off: a timeout (a task and a 30-second timer a request),
 tracing (which looks at the URL even when it excludes all) and a request context. Asking a model needs none of them: what takes too
@@ -12,32 +12,60 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import Any, Protocol
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import bentoml
+from uvicorn.config import HTTP_PROTOCOLS
 
-from serving.contract.errors import Unauthorized
+from serving.contract.errors import CallerGone, RequestError, ServingError, Unauthorized
 from serving.protocol.answers import encode, refusal
 from serving.protocol.media import JSON
-from serving.services.exchange import REQUEST_ID_HEADER, AsgiApp, Message, Receive, Send, request_id_of, respond
+from serving.services.exchange import (
+    REQUEST_ID_HEADER,
+    AsgiApp,
+    BodyBounds,
+    Header,
+    Headers,
+    Message,
+    Receive,
+    Send,
+    request_id_of,
+    respond,
+)
+from serving.services.front import ServiceFront
+from serving.services.lane_protocol import lane_to
+from serving.services.model_route import Found
+
+Reply = tuple[int, bytes, Sequence[Header]]
 
 
-class Front(Protocol):
-    """What the hot lane needs to know of a service."""
+class AsgiCall:
+    """One request to a model that came by ASGI: behind another server, or not a plain POST; `serving.services.exchange.Call`."""
 
-    def find(self, path: str) -> AsgiApp | None:
-        """Return the application that answers `path` the short way."""
-        ...
+    def __init__(self, scope: Message) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.scheme: str = scope.get("scheme", "http")
+        self.headers: Headers = dict(scope["headers"])
+        self.began_s = time.perf_counter()
+        self.replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
-    def admits(self, scope: Message) -> bool:
-        """Whether the request shows what it must."""
-        ...
+    def gone(self) -> bool:
+        """Whether nobody waits any more: servers tell by cancelling, if at all."""
+        return self.replied.cancelled()
+
+    def reply(self, status: int, content: bytes, headers: Sequence[Header]) -> None:
+        """Answer."""
+        if not self.replied.done():
+            self.replied.set_result((status, content, headers))
 
 
 class HotLane:
     """Answers what `front` finds itself and hands everything else on."""
 
-    def __init__(self, app: AsgiApp, front: Front) -> None:
+    def __init__(self, app: AsgiApp, front: ServiceFront) -> None:
         self._app = app
         self._front = front
 
@@ -46,12 +74,12 @@ class HotLane:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if not self._front.admits(scope):
+        if not self._front.admits(scope["path"], scope["headers"]):
             await _refuse(scope, send)
             return
-        app = self._front.find(scope["path"])
-        if app is not None:
-            await app(scope, receive, send)
+        found = self._front.find(scope["path"])
+        if found is not None:
+            await _ask(found, scope, receive, send)
         else:
             await asyncio.create_task(self._app(scope, receive, send), context=contextvars.Context())
 
@@ -60,12 +88,61 @@ class HotLaneService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml loa
     """For ``@bentoml.service(service_class=…)``: what the decorated class's `front` finds goes the short way."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """Wrap BentoML's application."""
-        return HotLane(super().to_asgi(is_main=is_main), self.inner.front)
+        """Wrap BentoML's application, and have the server that is about to be configured speak `LaneProtocol`.
+
+        BentoML leaves uvicorn's choice of a protocol at ``auto`` and offers no setting for it.
+        """
+        front = self.inner.front
+        HTTP_PROTOCOLS["auto"] = lane_to(front)  # type: ignore[assignment]  # a class is taken as well as its name
+        return HotLane(super().to_asgi(is_main=is_main), front)
+
+
+async def _ask(found: Found, scope: Message, receive: Receive, send: Send) -> None:
+    route, target = found
+    call = AsgiCall(scope)
+    try:
+        body = await _read(call, receive, route.bounds)
+    except CallerGone:
+        return
+    except (RequestError, ServingError) as error:
+        route.refuse(call, error, target)
+    else:
+        route.answer(call, body, target)
+    status, content, headers = await call.replied
+    await respond(send, status, content, headers)
+
+
+async def _read(call: AsgiCall, receive: Receive, bounds: BodyBounds) -> bytes:
+    """Read a whole body within its bounds.
+
+    Raises
+    ------
+    RequestTooLarge, Overloaded
+        As `BodyBounds` says.
+    CallerGone
+        The connection was closed before the end.
+    """
+    if call.method != "POST":
+        return b""
+    reserved_bytes = bounds.take(call.headers)
+    chunks: list[bytes] = []
+    size_bytes = 0
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone("the caller closed the connection while it sent the body")
+            chunks.append(message.get("body", b""))
+            size_bytes += len(chunks[-1])
+            bounds.require(size_bytes)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+    finally:
+        bounds.give_back(reserved_bytes)
 
 
 async def _refuse(scope: Message, send: Send) -> None:
     request_id = request_id_of(dict(scope["headers"]))
     error = Unauthorized("this service wants a bearer token that it knows: send the header Authorization: Bearer TOKEN")
-    extra = [(REQUEST_ID_HEADER, request_id.encode()), (b"www-authenticate", b"Bearer")]
-    await respond(send, error.status, encode(refusal(error, request_id)), JSON.encode(), extra)
+    headers = [(b"content-type", JSON.encode()), (REQUEST_ID_HEADER, request_id.encode()), (b"www-authenticate", b"Bearer")]
+    await respond(send, error.status, encode(refusal(error, request_id)), headers)

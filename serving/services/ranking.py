@@ -1,7 +1,7 @@
 """The BentoML service: ``bentoml serve serving.services.ranking:RankingService``.
 
 Thin on purpose: it loads and warms the bundles and ties the rooms together. BentoML's access log, tracing and own metrics are
-off, and asking a model goes past what is left of its middleware: together they cost more than ranking one candidate does.
+off, and asking a model goes past what is left of its middleware and of ASGI: together they cost more than ranking one candidate does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import bentoml
 from starlette.exceptions import HTTPException
 
 from serving.contract.errors import PilotageError, SettingsError
+from serving.monitoring.accumulator import FLUSH_S
 from serving.monitoring.logs import configure_logs
 from serving.services.application import build_application
 from serving.services.catalog import Catalog
 from serving.services.front import ServiceFront
-from serving.services.hot_lane import Front, HotLaneService
+from serving.services.hot_lane import HotLaneService
 from serving.services.lifecycle import drain_on_sigterm
 from serving.services.settings import load_settings
 
@@ -52,7 +53,7 @@ os.environ.pop("BENTOML_CONTAINERIZED", None)  # with it, the supervisor does no
 class RankingService:
     """Load the bundles when the worker starts; stay alive but unready when that fails."""
 
-    front: ClassVar[Front] = _front
+    front: ClassVar[ServiceFront] = _front
 
     def __init__(self) -> None:
         configure_logs()
@@ -66,6 +67,7 @@ class RankingService:
             return
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the worker; left in, each full collection would walk it again
+        self._flushing = asyncio.get_running_loop().create_task(_flush_metrics())
         drain_on_sigterm(_catalog.drain, drain_s=settings.drain_s, grace_s=settings.grace_s)
         if settings.reload_s:
             self._following = asyncio.get_running_loop().create_task(_catalog.follow(settings.reload_s))
@@ -73,6 +75,7 @@ class RankingService:
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Finish what answers have left behind."""
+        _catalog.flush_metrics()
         _front.close()
 
     async def __is_ready__(self) -> bool:
@@ -81,3 +84,9 @@ class RankingService:
         if reason is not None:
             raise HTTPException(503, f"not ready: {reason}")
         return True
+
+
+async def _flush_metrics() -> None:
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        _catalog.flush_metrics()

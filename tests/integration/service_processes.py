@@ -57,6 +57,8 @@ def service_of(command: list[str], folder: Path, path: str, **environment: str) 
             family += process.children(recursive=True)  # workers have process groups of their own: killing the group leaves them
             yield client, process
     finally:
+        with suppress(psutil.NoSuchProcess):
+            family += process.children(recursive=True)  # once more: a worker that was killed has a successor
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()

@@ -177,6 +177,5 @@ def test_warm_up_feeds_fit_the_graph_at_every_size(ranker: Ranker, tiny_spec: Fe
     for size in (1, 2, 33):
         (probabilities,) = ranker.score([Encoded(blank_feeds(tiny_spec, size), 1, size)])
         assert len(probabilities) == size  # type: ignore[arg-type]
-    measured = ranker.warm_up((1, 10_000))  # larger than a request may be: cut, not refused
-    assert [size for size, _ in measured] == [1, ranker.max_candidates]
-    assert all(seconds > 0 for _, seconds in measured)
+    cost = ranker.warm_up((1, 10_000))  # larger than a request may be: cut, not refused
+    assert 0 < cost.predict(1) <= cost.predict(ranker.max_candidates) < cost.predict(10_000)

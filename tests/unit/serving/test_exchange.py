@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import zlib
 from collections.abc import Sequence
 
 import pytest
 
-from serving.contract.errors import CallerGone, MalformedRequest, NotAcceptable, Overloaded, RequestTooLarge, UnsupportedMedia
+from serving.contract.errors import MalformedRequest, NotAcceptable, Overloaded, RequestTooLarge, UnsupportedMedia
 from serving.protocol.media import negotiate
-from serving.services.exchange import BodyReader, Message, deadline_of
+from serving.services.exchange import MAX_BUFFERED_BODIES, BodyBounds, deadline_of
 
 LIMIT = 1000
 
 
-def _read(headers: dict[bytes, bytes], *chunks: bytes, reader: BodyReader | None = None) -> bytes:
-    messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": i + 1 < len(chunks)} for i, chunk in enumerate(chunks)]
-
-    async def receive() -> Message:
-        return messages.pop(0) if messages else {"type": "http.disconnect"}
-
-    return asyncio.run((reader or BodyReader(LIMIT)).read(headers, receive))
+def _read(headers: dict[bytes, bytes], *chunks: bytes, bounds: BodyBounds | None = None) -> bytes:
+    """What the ways in do with a body."""
+    bounds = bounds or BodyBounds(LIMIT)
+    reserved_bytes = bounds.take(headers)
+    body = b""
+    for chunk in chunks:
+        body += chunk
+        bounds.require(len(body))
+    bounds.give_back(reserved_bytes)
+    return bounds.plain(headers, body)
 
 
 @pytest.mark.parametrize("chunks", [(b"",), (b"x" * LIMIT,), (b"ab", b"", b"cd")])
@@ -49,7 +51,7 @@ def test_a_bomb_is_refused(size: int) -> None:
     packed = gzip.compress(gzip.compress(b"\0" * size)) if size > 10**6 else gzip.compress(b"\0" * size)
     inner = gzip.decompress(packed) if size > 10**6 else packed
     with pytest.raises(RequestTooLarge):
-        _read({b"content-encoding": b"gzip"}, inner, reader=BodyReader(max(LIMIT, len(inner))))
+        _read({b"content-encoding": b"gzip"}, inner, bounds=BodyBounds(max(LIMIT, len(inner))))
 
 
 @pytest.mark.parametrize("packed", [b"", b"plain", gzip.compress(b"abc")[:-1], gzip.compress(b"abc") + b"x", zlib.compress(b"abc")])
@@ -64,29 +66,14 @@ def test_other_encodings_are_unsupported(encoding: bytes) -> None:
         _read({b"content-encoding": encoding}, b"x")
 
 
-def test_a_caller_that_leaves_is_not_answered() -> None:
-    with pytest.raises(CallerGone):
-        _read({}, *())
-
-
 def test_bodies_that_are_being_read_share_one_bound() -> None:
-    async def hold(reader: BodyReader, count: int) -> list[BaseException | bytes]:
-        gate = asyncio.Event()
-
-        async def receive() -> Message:
-            await gate.wait()
-            return {"type": "http.request", "body": b"x"}
-
-        reads = [asyncio.create_task(reader.read({}, receive)) for _ in range(count)]
-        await asyncio.sleep(0)
-        gate.set()
-        return await asyncio.gather(*reads, return_exceptions=True)
-
-    reader = BodyReader(LIMIT)
-    answers = asyncio.run(hold(reader, 70))
-    assert answers.count(b"x") == 64
-    assert sum(isinstance(answer, Overloaded) for answer in answers) == 6
-    assert asyncio.run(hold(reader, 64)).count(b"x") == 64  # all was given back
+    bounds = BodyBounds(LIMIT)
+    reserved_bytes = [bounds.take({}) for _ in range(MAX_BUFFERED_BODIES)]
+    assert sum(reserved_bytes) == MAX_BUFFERED_BODIES * LIMIT, "a body of unknown length counts as the largest"
+    with pytest.raises(Overloaded):
+        bounds.take({b"content-length": b"1"})
+    bounds.give_back(reserved_bytes.pop())
+    assert bounds.take({b"content-length": b"400"}) + bounds.take({b"content-length": b"600"}) == LIMIT
 
 
 @pytest.mark.parametrize(("value", "wait_s"), [(b"1", 0.001), (b"250", 0.25), (b"3600000", 3600.0)])
