@@ -1,4 +1,4 @@
-"""BentoML services as real processes on loopback: started, waited for, and gone at the end whatever happens."""
+"""Services as real processes on loopback: started, waited for, and gone at the end whatever happens."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -42,14 +43,26 @@ class ServiceCommand:
     Attributes
     ----------
     target
-        What ``bentoml serve`` is given.
+        What ``bentoml serve`` or ``uvicorn`` is given.
     environment
         Variables beside those of this process.
+    cores
+        Cores that it may use; None leaves it all that this process may use.
     """
 
     name: str
     target: str
     environment: Mapping[str, str]
+    server: Literal["bentoml", "uvicorn"] = "bentoml"
+    cores: frozenset[int] | None = None
+
+    def arguments(self, port: int) -> list[str]:
+        """The command line that serves on `port`."""
+        if self.server == "bentoml":
+            serve = ["bentoml", "serve", self.target]
+        else:
+            serve = ["uvicorn", self.target, "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+        return [sys.executable, "-m", *serve, "--host", HOST, "--port", str(port)]
 
 
 class Client:
@@ -99,18 +112,16 @@ def running(commands: Sequence[ServiceCommand], folder: Path) -> Iterator[dict[s
         for command in commands:
             ports[command.name] = free_port()
             log = stack.enter_context((folder / f"{command.name}.log").open("wb"))
-            home = folder / "bentoml"
-            home.mkdir(exist_ok=True)
-            environment = {**_clean_environment(), "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(home), **command.environment}
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bentoml", "serve", command.target, "--host", HOST, "--port", str(ports[command.name])],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            with _on_cores(command.cores):
+                process = subprocess.Popen(
+                    command.arguments(ports[command.name]),
+                    cwd=ROOT,
+                    env=service_environment(command, folder),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             stack.callback(stop, process)
             processes[command.name] = process
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -150,24 +161,57 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _clean_environment() -> dict[str, str]:
-    """The environment without settings of this project and of BentoML, which would change one of the rivals."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PILOTAGE_", "BENTOML_", "PROMETHEUS_"))}
+def is_ready(port: int) -> bool:
+    """Whether ``/readyz`` answers 200."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=1.0)
+    try:
+        connection.request("GET", READY_PATH)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False  # not listening yet
+    finally:
+        connection.close()
+
+
+def family_of(port: int) -> list[psutil.Process]:
+    """The child of ours that serves `port`, and all below it.
+
+    Raises
+    ------
+    ServiceFailed
+        There is none.
+    """
+    for child in psutil.Process().children():
+        if str(port) in child.cmdline():
+            return [child, *child.children(recursive=True)]
+    raise ServiceFailed(f"no process of ours serves port {port}")
+
+
+@contextmanager
+def _on_cores(cores: frozenset[int] | None) -> Iterator[None]:
+    """Have what is started meanwhile run on these cores: a child has its parent's."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores or before)
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def service_environment(command: ServiceCommand, folder: Path) -> dict[str, str]:
+    """The environment without settings of this project and of BentoML, which would change one of the rivals, and what `command` adds."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PILOTAGE_", "BENTOML_", "PROMETHEUS_"))}
+    home = folder / "bentoml"
+    home.mkdir(exist_ok=True)
+    return {**clean, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(home), **command.environment}
 
 
 def _wait_until_ready(name: str, process: subprocess.Popen[bytes], port: int, deadline: float) -> None:
     while True:
         if process.poll() is not None:
             raise ServiceFailed(f"service {name!r} exited with {process.returncode}")
-        connection = http.client.HTTPConnection(HOST, port, timeout=1.0)
-        try:
-            connection.request("GET", READY_PATH)
-            if connection.getresponse().status == 200:
-                return
-        except (OSError, http.client.HTTPException):
-            pass  # not listening yet
-        finally:
-            connection.close()
+        if is_ready(port):
+            return
         if time.monotonic() > deadline:
             raise ServiceFailed(f"service {name!r} was not ready within {READY_TIMEOUT_S:.0f} s")
         time.sleep(POLL_S)

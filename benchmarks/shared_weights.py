@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
-from benchmarks.services import Client, ServiceCommand, ServiceFailed, running
+from benchmarks.services import Client, ServiceCommand, ServiceFailed, family_of, running
 from serving.contract.bundle import Bundle
 
 WORKERS = 4
@@ -70,7 +70,7 @@ def pss_of(bundle: Bundle, workers: int, folder: Path) -> float:
     command = ServiceCommand(f"{workers}_workers", "serving.services.ranking:RankingService", environment)
     weights = next(path for path in bundle.path.iterdir() if path.suffix == ".weights")
     with running([command], folder) as ports:
-        family = _family_of(ports[command.name])
+        family = family_of(ports[command.name])
         draw = random.Random(0)
         deadline = time.monotonic() + TOUCH_LIMIT_S
         while min(mapped := _mapped(family, weights, workers)) < TOUCHED * weights.stat().st_size:
@@ -118,14 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         record.print_tables("proportional set sizes", Console())
     return 0
-
-
-def _family_of(port: int) -> list[psutil.Process]:
-    """The child of ours whose command line has the port, and all below it."""
-    for child in psutil.Process().children():
-        if str(port) in child.cmdline():
-            return [child, *child.children(recursive=True)]
-    raise ServiceFailed(f"no process of ours serves port {port}")
 
 
 def _mapped(family: Sequence[psutil.Process], weights: Path, workers: int) -> list[int]:
