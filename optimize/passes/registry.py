@@ -11,6 +11,7 @@ from optimize.passes.base import Pass
 from serving.contract.errors import PilotageError
 
 PASSES = {
+    "fuse_attention": "optimize.passes.fuse_attention:FuseAttention",
     "fp16": "optimize.passes.fp16:Fp16",
     "int8_dynamic": "optimize.passes.int8_dynamic:Int8Dynamic",
 }

@@ -1,0 +1,119 @@
+"""Multi-head attention as one operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from optimize.passes.attention_sites import AttentionSite, attention_sites
+from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable
+from optimize.passes.editing import MICROSOFT, Edit, array, made_by, only_reader
+
+ATTENTION_OPSET = 23
+"""The first with ONNX's own ``Attention``."""
+
+LOWEST = float(np.finfo(np.float32).min)
+"""What torch and ONNX Runtime add where a mask says no."""
+
+
+@dataclass(frozen=True)
+class FuseAttention(Pass):
+    """Compute each attention with one operator, that keeps scores in the cache instead of in memory.
+
+    Attributes
+    ----------
+    form
+        ``contrib``: ONNX Runtime's ``MultiHeadAttention``, which adds the biases of the three projections too; ``standard``: ONNX's
+        ``Attention``, for models of opset 23 and later.
+    """
+
+    kind: ClassVar[str] = "fuse_attention"
+
+    form: Literal["contrib", "standard"] = "contrib"
+
+    @property
+    def changes(self) -> str:
+        """What it changes."""
+        return "each multi-head attention as one operator"
+
+    def apply(self, model: onnx.ModelProto, context: Context = NOTHING) -> onnx.ModelProto:
+        """Return the fused model.
+
+        Raises
+        ------
+        PassNotApplicable
+            No attention is recognized, or `form` is ``standard`` and the model's opset has none.
+        """
+        edit = Edit(model)
+        if self.form == "standard" and edit.opset < ATTENTION_OPSET:
+            raise PassNotApplicable(
+                f"the model has no standard Attention: its opset is {edit.opset}, that operator came with {ATTENTION_OPSET}; "
+                f"export with opset {ATTENTION_OPSET} or take form=contrib"
+            )
+        sites = attention_sites(edit)
+        if not sites:
+            raise PassNotApplicable("the model has no multi-head attention, softmax(scale * Q Kᵀ + mask) V between reshapes, that is recognized")
+        for site in sites:
+            (_contrib if self.form == "contrib" else _standard)(edit, site)
+        return edit.done()
+
+
+def _contrib(edit: Edit, site: AttentionSite) -> None:
+    before = site.tail.producer()
+    assert before is not None
+    inputs: list[ir.Value | None] = [site.query, site.key, site.value]
+    biases = [_bias(value) for value in inputs if value is not None]
+    if any(bias is not None for bias in biases):
+        widths = [int(value.shape[-1]) for value in (site.query, site.key, site.value) if value.shape is not None]
+        parts = [np.zeros(w, np.float32) if bias is None else bias[1] for bias, w in zip(biases, widths, strict=True)]
+        inputs = [value if bias is None else bias[0] for value, bias in zip(inputs, biases, strict=True)]
+        inputs.append(edit.constant(np.concatenate(parts), f"{site.tail.name}/bias"))
+    else:
+        inputs.append(None)
+    if site.mask is not None:
+        inputs += [None, _added_mask(edit, before, site)]
+    attributes = {"num_heads": site.heads, "scale": site.scale, "unidirectional": int(site.causal)}
+    while inputs[-1] is None:
+        inputs.pop()
+    edit.replace(site.tail, edit.add(before, "MultiHeadAttention", inputs, attributes, domain=MICROSOFT))
+
+
+def _standard(edit: Edit, site: AttentionSite) -> None:
+    before = site.tail.producer()
+    assert before is not None
+    inputs = [site.query, site.key, site.value] + ([] if site.mask is None else [site.mask])
+    attributes = {"q_num_heads": site.heads, "kv_num_heads": site.heads, "scale": site.scale, "is_causal": int(site.causal)}
+    edit.replace(site.tail, edit.add(before, "Attention", inputs, attributes))
+
+
+def _bias(value: ir.Value) -> tuple[ir.Value, npt.NDArray[np.float32]] | None:
+    """Split ``product + bias`` where nothing else reads the sum."""
+    added = made_by(value, "Add")
+    if added is None or only_reader(value, "Reshape") is None:
+        return None
+    for product, held in (added.inputs, reversed(added.inputs)):
+        bias = array(held)
+        if product is not None and bias is not None and bias.ndim == 1 and product.shape is not None and len(product.shape) == 3:
+            return (product, bias) if product.shape[-1] == len(bias) else None
+    return None
+
+
+def _added_mask(edit: Edit, before: ir.Node, site: AttentionSite) -> ir.Value:
+    """Make the mask floats to add, with as many rows as there are queries: the operator broadcasts batch and heads alone."""
+    mask = site.mask
+    assert mask is not None
+    if mask.dtype == ir.DataType.BOOL:
+        zero, lowest = (edit.constant(np.array(number, np.float32), f"mask/{name}") for number, name in ((0.0, "kept"), (LOWEST, "hidden")))
+        shape = mask.shape
+        mask = edit.add(before, "Where", [mask, zero, lowest])
+        mask.shape = shape
+    if mask.shape is not None and mask.shape[2] == 1:
+        rows = edit.add(before, "Shape", [site.query], {"start": 1, "end": 2})
+        one = edit.constant(np.array([1], np.int64), "mask/one")
+        mask = edit.add(before, "Expand", [mask, edit.add(before, "Concat", [one, one, rows, one], {"axis": 0})])
+    return mask
