@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from optimize.passes.editing import Edit, integer, integers, made_by, number, only_reader, rank, scalar, width
+from optimize.passes.editing import Edit, integer, integers, made_by, number, only_reader, rank, scalar, width, without_factors
 from optimize.passes.shapes import axis_of, elements
 
 TO_HEADS = (0, 2, 1, 3)
@@ -71,7 +71,7 @@ def _around_softmax(softmax: ir.Node, opset: int) -> AttentionSite | None:
     scores, mask = _without_mask(scores)
     if scores is None or (guarded and not _is_finite(mask)):
         return None
-    scores, scale = _without_factors(scores)
+    scores, scale = without_factors(scores)
     scoring = made_by(scores, "MatMul")
     if scoring is None:
         return None
@@ -136,7 +136,7 @@ def _without_mask(scores: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
         return scores, None
     first, second = added.inputs
     for product, mask in ((first, second), (second, first)):
-        if product is not None and mask is not None and made_by(_without_factors(product)[0], "MatMul") is not None and rank(mask) == 4:
+        if product is not None and mask is not None and made_by(without_factors(product)[0], "MatMul") is not None and rank(mask) == 4:
             return product, mask
     return None, None
 
@@ -147,23 +147,9 @@ def _is_finite(mask: ir.Value | None) -> bool:
     return mask is None or (chosen is not None and all(np.isfinite(scalar(value) or np.inf) or scalar(value) == 0 for value in chosen.inputs[1:]))
 
 
-def _without_factors(value: ir.Value | None) -> tuple[ir.Value | None, float]:
-    """Undo multiplications and divisions by constants."""
-    factor = 1.0
-    while (node := made_by(value, "Mul", "Div")) is not None:
-        left, right = (scalar(given) for given in node.inputs)
-        if right:
-            value, factor = node.inputs[0], factor * (1 / right if node.op_type == "Div" else right)
-        elif left and node.op_type == "Mul":
-            value, factor = node.inputs[1], factor * left
-        else:
-            break
-    return value, factor
-
-
 def _heads(value: ir.Value | None, *, transposed: bool = False) -> _Heads | None:
     """Where the heads ``(B, N, S, D)``, or transposed ``(B, N, D, S)``, were split from."""
-    value, factor = _without_factors(value)
+    value, factor = without_factors(value)
     if transposed:
         turned = made_by(value, "Transpose")
         order = integers(turned, "perm") if turned is not None else None

@@ -151,13 +151,38 @@ def only_reader(value: ir.Value, *kinds: str, domain: str = "") -> ir.Node | Non
     return node if node.op_type in kinds and node.domain == domain and node.graph is value.graph and not is_feature(node) else None
 
 
-def operand(node: ir.Node, constant: bool) -> tuple[ir.Value, ir.Value] | None:
-    """Split the inputs of a commutative node into the constant one and the other, in the order asked; None unless just one is constant."""
-    first, second = node.inputs
-    if first is None or second is None or (array(first) is None) == (array(second) is None):
+def vector_added(value: ir.Value | None) -> tuple[ir.Value, npt.NDArray[np.float32]] | None:
+    """Split ``x + bias``, where bias is a constant float32 vector as wide as x."""
+    added = made_by(value, "Add")
+    if added is None:
         return None
-    held, other = (first, second) if array(first) is not None else (second, first)
-    return (held, other) if constant else (other, held)
+    for other, held in (added.inputs, reversed(added.inputs)):
+        bias = array(held)
+        if other is not None and array(other) is None and bias is not None and bias.dtype == np.float32 and bias.shape == (width(other),):
+            return other, bias
+    return None
+
+
+def other_input(node: ir.Node, value: ir.Value) -> ir.Value | None:
+    """The other input of a node with two; the same one where it reads `value` twice."""
+    first, second = node.inputs
+    return second if first is value else first
+
+
+def axes(node: ir.Node) -> tuple[int, ...] | None:
+    """Axes of a reduction, an attribute or, in later opsets, an input; None where they are neither given nor constant."""
+    given = integers(node, "axes")
+    if given is None and len(node.inputs) > 1:
+        held = array(node.inputs[1])
+        given = None if held is None else tuple(int(axis) for axis in held.ravel())
+    return given
+
+
+def same_shape(first: ir.Value, second: ir.Value) -> bool:
+    """Whether both are known to have the same axes."""
+    if first.shape is None or second.shape is None or len(first.shape) != len(second.shape):
+        return False
+    return all(a == b and (isinstance(a, int) or a.value is not None) for a, b in zip(first.shape, second.shape, strict=True))
 
 
 def rank(value: ir.Value) -> int | None:
@@ -187,6 +212,20 @@ def number(node: ir.Node, name: str, default: float) -> float:
     """An attribute that is a float."""
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_float()
+
+
+def without_factors(value: ir.Value | None) -> tuple[ir.Value | None, float]:
+    """Undo multiplications and divisions by constants."""
+    factor = 1.0
+    while (node := made_by(value, "Mul", "Div")) is not None:
+        left, right = (scalar(given) for given in node.inputs)
+        if right:
+            value, factor = node.inputs[0], factor * (1 / right if node.op_type == "Div" else right)
+        elif left and node.op_type == "Mul":
+            value, factor = node.inputs[1], factor * left
+        else:
+            break
+    return value, factor
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from optimize.passes.attention_sites import AttentionSite, attention_sites
 from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable
-from optimize.passes.editing import MICROSOFT, Edit, array, made_by, only_reader
+from optimize.passes.editing import MICROSOFT, Edit, only_reader, vector_added
 
 ATTENTION_OPSET = 23
 """The first with ONNX's own ``Attention``."""
@@ -93,14 +93,7 @@ def _standard(edit: Edit, site: AttentionSite) -> None:
 
 def _bias(value: ir.Value) -> tuple[ir.Value, npt.NDArray[np.float32]] | None:
     """Split ``product + bias`` where nothing else reads the sum."""
-    added = made_by(value, "Add")
-    if added is None or only_reader(value, "Reshape") is None:
-        return None
-    for product, held in (added.inputs, reversed(added.inputs)):
-        bias = array(held)
-        if product is not None and bias is not None and bias.ndim == 1 and product.shape is not None and len(product.shape) == 3:
-            return (product, bias) if product.shape[-1] == len(bias) else None
-    return None
+    return vector_added(value) if only_reader(value, "Reshape") is not None else None
 
 
 def _added_mask(edit: Edit, before: ir.Node, site: AttentionSite) -> ir.Value:
