@@ -75,7 +75,7 @@ def _around_softmax(softmax: ir.Node, opset: int) -> AttentionSite | None:
     scoring = made_by(scores, "MatMul")
     if scoring is None:
         return None
-    query, key = (_heads(given, transposed=transposed) for given, transposed in zip(scoring.inputs, (False, True), strict=True))
+    query, key = _heads(scoring.inputs[0]), _transposed_heads(scoring.inputs[1])
     value = _heads(product.inputs[1])
     tail = _tail(product.outputs[0])
     if query is None or key is None or value is None or tail is None:
@@ -144,38 +144,43 @@ def _without_mask(scores: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
 def _is_finite(mask: ir.Value | None) -> bool:
     """Whether no row can be masked by infinities alone, whose softmax is not a number: the guard against it may go."""
     chosen = made_by(mask, "Where")
-    return mask is None or (chosen is not None and all(np.isfinite(scalar(value) or np.inf) or scalar(value) == 0 for value in chosen.inputs[1:]))
+    return mask is None or (
+        chosen is not None and all(np.isfinite(scalar(value) or np.inf) or scalar(value) == 0 for value in chosen.inputs[1:])
+    )
 
 
-def _heads(value: ir.Value | None, *, transposed: bool = False) -> _Heads | None:
-    """Where the heads ``(B, N, S, D)``, or transposed ``(B, N, D, S)``, were split from."""
+def _heads(value: ir.Value | None) -> _Heads | None:
+    """Where the heads ``(B, N, S, D)`` were split from."""
     value, factor = without_factors(value)
-    if transposed:
-        turned = made_by(value, "Transpose")
-        order = integers(turned, "perm") if turned is not None else None
-        if turned is not None and order == (0, 1, 3, 2):
-            inner = _heads(turned.inputs[0])
-            return None if inner is None else _Heads(inner.source, inner.heads, inner.factor * factor)
-        if order != KEYS_TO_HEADS:
-            swapped = _heads(_swapped(value))
-            return None if swapped is None else _Heads(swapped.source, swapped.heads, swapped.factor * factor)
-    else:
-        turned = made_by(value, "Transpose")
-        if turned is None or integers(turned, "perm") != TO_HEADS:
-            return None
-    split = made_by(turned.inputs[0], "Reshape") if turned is not None else None
-    if split is None:
+    turned = made_by(value, "Transpose")
+    is_turned = turned is not None and integers(turned, "perm") == TO_HEADS
+    return _split(turned.inputs[0], factor) if turned is not None and is_turned else None
+
+
+def _transposed_heads(value: ir.Value | None) -> _Heads | None:
+    """Where the heads ``(B, N, D, S)`` of the keys were split from."""
+    value, factor = without_factors(value)
+    turned = made_by(value, "Transpose")
+    order = integers(turned, "perm") if turned is not None else None
+    if turned is not None and order == KEYS_TO_HEADS:
+        return _split(turned.inputs[0], factor)
+    inner = _heads(turned.inputs[0] if turned is not None and order == (0, 1, 3, 2) else _swapped(value))
+    return None if inner is None else _Heads(inner.source, inner.heads, inner.factor * factor)
+
+
+def _split(value: ir.Value | None, factor: float) -> _Heads | None:
+    """The ``(B, S, N·D)`` that was split into ``(B, S, N, D)``."""
+    split = made_by(value, "Reshape")
+    source = split.inputs[0] if split is not None else None
+    if source is None or value is None or rank(value) != 4 or rank(source) != 3 or value.shape is None:
         return None
-    source, parted = split.inputs[0], split.outputs[0]
-    if source is None or parted.shape is None or source.shape is None or len(parted.shape) != 4 or len(source.shape) != 3:
-        return None
-    whole, heads, size = width(source), parted.shape[2], parted.shape[3]
+    whole, heads, size = width(source), value.shape[2], value.shape[3]
     if whole is None:
         return None
     if not isinstance(heads, int):
-        heads = whole // size if isinstance(size, int) else 0
+        heads = whole // size if isinstance(size, int) and size else 0
     fits = heads > 0 and whole % heads == 0 and (not isinstance(size, int) or heads * size == whole)
-    return _Heads(source, heads, factor) if fits and _same_leading(source, parted) else None
+    return _Heads(source, heads, factor) if fits and _same_leading(source, value) else None
 
 
 def _swapped(value: ir.Value | None) -> ir.Value | None:
@@ -212,5 +217,3 @@ def _same_leading(three: ir.Value, four: ir.Value) -> bool:
         return False
     pairs = zip(three.shape[:2], four.shape[:2], strict=True)
     return any(a == b and (isinstance(a, int) or a.value is not None) for a, b in pairs)
-
-

@@ -66,7 +66,6 @@ def _tidy(model: ir.Model) -> None:
     steps = (
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.DeduplicateInitializersPass(size_limit=2**31),
         common.CommonSubexpressionEliminationPass(),

@@ -124,5 +124,5 @@ def _rescale(edit: Edit, layer: Linear, scale: float, offset: float, folded: lis
     else:
         result = edit.add(before, "Add", [edit.add(before, "MatMul", [layer.source, weight]), bias])
     edit.replace(layer.output, result)
-    for outer, inner in reversed(folded):
+    for outer, inner in folded:
         edit.replace(outer, result if inner is layer.output else inner)

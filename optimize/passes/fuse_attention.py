@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from optimize.passes.attention_sites import AttentionSite, attention_sites
 from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable
-from optimize.passes.editing import MICROSOFT, Edit, only_reader, vector_added
+from optimize.passes.editing import MICROSOFT, Edit, only_reader, vector_added, width
 
 ATTENTION_OPSET = 23
 """The first with ONNX's own ``Attention``."""
@@ -57,7 +57,9 @@ class FuseAttention(Pass):
             )
         sites = attention_sites(edit)
         if not sites:
-            raise PassNotApplicable("the model has no multi-head attention, softmax(scale * Q Kᵀ + mask) V between reshapes, that is recognized")
+            raise PassNotApplicable(
+                "the model has no multi-head attention, softmax(scale * Q Kᵀ + mask) V between reshapes, that is recognized"
+            )
         for site in sites:
             (_contrib if self.form == "contrib" else _standard)(edit, site)
         return edit.done()
@@ -69,7 +71,7 @@ def _contrib(edit: Edit, site: AttentionSite) -> None:
     inputs: list[ir.Value | None] = [site.query, site.key, site.value]
     biases = [_bias(value) for value in inputs if value is not None]
     if any(bias is not None for bias in biases):
-        widths = [int(value.shape[-1]) for value in (site.query, site.key, site.value) if value.shape is not None]
+        widths = [width(value) or 0 for value in (site.query, site.key, site.value)]
         parts = [np.zeros(w, np.float32) if bias is None else bias[1] for bias, w in zip(biases, widths, strict=True)]
         inputs = [value if bias is None else bias[0] for value, bias in zip(inputs, biases, strict=True)]
         inputs.append(edit.constant(np.concatenate(parts), f"{site.tail.name}/bias"))

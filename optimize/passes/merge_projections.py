@@ -43,7 +43,9 @@ class MergeProjections(Pass):
         """
         edit = Edit(model)
         if edit.opset < SPLIT_OPSET:
-            raise PassNotApplicable(f"the model has no Split that takes widths: its opset is {edit.opset}, at least {SPLIT_OPSET} is needed")
+            raise PassNotApplicable(
+                f"the model has no Split that takes widths: its opset is {edit.opset}, at least {SPLIT_OPSET} is needed"
+            )
         groups: dict[ir.Value, list[Linear]] = {}
         for node in edit.nodes("MatMul", "Gemm"):
             layer = linear_at(node)

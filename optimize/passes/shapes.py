@@ -30,11 +30,7 @@ def elements(vector: ir.Value | None) -> list[Element] | None:
     if node is None or node.domain:
         return None
     if node.op_type == "Shape":
-        source = node.inputs[0]
-        if source is None or source.shape is None:
-            return None
-        axes = range(len(source.shape))[integer(node, "start", 0) : integer(node, "end", len(source.shape))]
-        return [axis_of(source, axis) for axis in axes]
+        return _shape_of(node)
     if node.op_type == "Concat":
         parts = [elements(part) for part in node.inputs]
         return None if any(part is None for part in parts) else [element for part in parts for element in part or []]
@@ -42,6 +38,14 @@ def elements(vector: ir.Value | None) -> list[Element] | None:
     if inner is None or node.op_type in ("Squeeze", "Unsqueeze", "Cast", "Identity"):
         return inner
     return _picked(node, inner)
+
+
+def _shape_of(node: ir.Node) -> list[Element] | None:
+    source = node.inputs[0]
+    if source is None or source.shape is None:
+        return None
+    axes = range(len(source.shape))[integer(node, "start", 0) : integer(node, "end", len(source.shape))]
+    return [axis_of(source, axis) for axis in axes]
 
 
 _PICKS = ("Slice", "Gather", "Squeeze", "Unsqueeze", "Cast", "Identity")
