@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from optimize.passes.editing import Edit, integer, integers, made_by, number, only_reader, rank, scalar, width, without_factors
+from optimize.passes.editing import Edit, integer, integers, made_by, number, only_reader, rank, same_axis, scalar, width, without_factors
 from optimize.passes.shapes import axis_of, elements
 
 TO_HEADS = (0, 2, 1, 3)
@@ -213,7 +213,4 @@ def _tail(heads: ir.Value) -> ir.Value | None:
 
 def _same_leading(three: ir.Value, four: ir.Value) -> bool:
     """Whether one of the first two axes is the same; the other then is too, since the last ones hold equally much."""
-    if three.shape is None or four.shape is None:
-        return False
-    pairs = zip(three.shape[:2], four.shape[:2], strict=True)
-    return any(a == b and (isinstance(a, int) or a.value is not None) for a, b in pairs)
+    return same_axis(three, 0, four, 0) or same_axis(three, 1, four, 1)

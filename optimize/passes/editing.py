@@ -178,11 +178,18 @@ def axes(node: ir.Node) -> tuple[int, ...] | None:
     return given
 
 
+def same_axis(first: ir.Value, axis: int, second: ir.Value, other: int) -> bool:
+    """Whether two axes are known to be of one size, by number or by symbol."""
+    if first.shape is None or second.shape is None:
+        return False
+    a, b = first.shape[axis], second.shape[other]
+    return a == b and (isinstance(a, int) or a.value is not None)
+
+
 def same_shape(first: ir.Value, second: ir.Value) -> bool:
     """Whether both are known to have the same axes."""
-    if first.shape is None or second.shape is None or len(first.shape) != len(second.shape):
-        return False
-    return all(a == b and (isinstance(a, int) or a.value is not None) for a, b in zip(first.shape, second.shape, strict=True))
+    axis_count = rank(first)
+    return axis_count is not None and axis_count == rank(second) and all(same_axis(first, i, second, i) for i in range(axis_count))
 
 
 def rank(value: ir.Value) -> int | None:

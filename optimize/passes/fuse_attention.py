@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from optimize.passes.attention_sites import AttentionSite, attention_sites
 from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable
-from optimize.passes.editing import MICROSOFT, Edit, only_reader, vector_added, width
+from optimize.passes.editing import MICROSOFT, Edit, only_reader, same_axis, vector_added, width
 
 ATTENTION_OPSET = 23
 """The first with ONNX's own ``Attention``."""
@@ -78,7 +78,7 @@ def _contrib(edit: Edit, site: AttentionSite) -> None:
     else:
         inputs.append(None)
     if site.mask is not None:
-        inputs += [None, _added_mask(edit, before, site)]
+        inputs += [None, _added_mask(edit, before, site, site.mask)]
     attributes = {"num_heads": site.heads, "scale": site.scale, "unidirectional": int(site.causal)}
     while inputs[-1] is None:
         inputs.pop()
@@ -88,7 +88,7 @@ def _contrib(edit: Edit, site: AttentionSite) -> None:
 def _standard(edit: Edit, site: AttentionSite) -> None:
     before = site.tail.producer()
     assert before is not None
-    inputs = [site.query, site.key, site.value] + ([] if site.mask is None else [site.mask])
+    inputs = [site.query, site.key, site.value] + ([] if site.mask is None else [_whole_mask(edit, before, site, site.mask)])
     attributes = {"q_num_heads": site.heads, "kv_num_heads": site.heads, "scale": site.scale, "is_causal": int(site.causal)}
     edit.replace(site.tail, edit.add(before, "Attention", inputs, attributes))
 
@@ -98,17 +98,20 @@ def _bias(value: ir.Value) -> tuple[ir.Value, npt.NDArray[np.float32]] | None:
     return vector_added(value) if only_reader(value, "Reshape") is not None else None
 
 
-def _added_mask(edit: Edit, before: ir.Node, site: AttentionSite) -> ir.Value:
-    """Make the mask floats to add, with as many rows as there are queries: the operator broadcasts batch and heads alone."""
-    mask = site.mask
-    assert mask is not None
+def _added_mask(edit: Edit, before: ir.Node, site: AttentionSite, mask: ir.Value) -> ir.Value:
+    """Make a mask of booleans one of floats to add."""
     if mask.dtype == ir.DataType.BOOL:
         zero, lowest = (edit.constant(np.array(number, np.float32), f"mask/{name}") for number, name in ((0.0, "kept"), (LOWEST, "hidden")))
         shape = mask.shape
         mask = edit.add(before, "Where", [mask, zero, lowest])
         mask.shape = shape
-    if mask.shape is not None and mask.shape[2] == 1:
-        rows = edit.add(before, "Shape", [site.query], {"start": 1, "end": 2})
-        one = edit.constant(np.array([1], np.int64), "mask/one")
-        mask = edit.add(before, "Expand", [mask, edit.add(before, "Concat", [one, one, rows, one], {"axis": 0})])
-    return mask
+    return _whole_mask(edit, before, site, mask)
+
+
+def _whole_mask(edit: Edit, before: ir.Node, site: AttentionSite, mask: ir.Value) -> ir.Value:
+    """Give the mask a row a query and a column a key: the operators broadcast batch and heads alone."""
+    if same_axis(mask, 2, site.query, 1) and same_axis(mask, 3, site.key, 1):
+        return mask
+    sizes = [edit.add(before, "Shape", [value], {"start": 1, "end": 2}) for value in (site.query, site.key)]
+    one = edit.constant(np.array([1], np.int64), "mask/one")
+    return edit.add(before, "Expand", [mask, edit.add(before, "Concat", [one, one, *sizes], {"axis": 0})])

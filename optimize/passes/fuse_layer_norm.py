@@ -34,12 +34,13 @@ DEFAULT_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class FuseLayerNorm(Pass):
-    """Compute each normalization in one sweep, residual sum and bias of the layer before included.
+    """Compute each normalization in one sweep.
 
     Attributes
     ----------
     residual
-        Whether sums before a normalization become part of it (``SkipLayerNormalization`` of ONNX Runtime).
+        Whether sums before a normalization, and the bias before those, become part of it (``SkipLayerNormalization`` of ONNX Runtime).
+        Off: on ONNX Runtime 1.32's CPU provider it cost CLIP's image tower 2 to 4 % in float32 and 8 % in int8, docs/passes.md.
 
     References
     ----------
@@ -48,7 +49,7 @@ class FuseLayerNorm(Pass):
 
     kind: ClassVar[str] = "fuse_layer_norm"
 
-    residual: bool = True
+    residual: bool = False
 
     @property
     def changes(self) -> str:
@@ -61,7 +62,7 @@ class FuseLayerNorm(Pass):
         Raises
         ------
         PassNotApplicable
-            It has no normalization that is spelled out, nor one after a residual sum.
+            It has no normalization that is spelled out, nor, with `residual`, one after a sum.
         """
         edit = Edit(model)
         for node in edit.nodes("Sqrt"):

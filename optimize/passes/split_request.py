@@ -16,6 +16,7 @@ import onnx_ir as ir
 from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable
 from optimize.passes.editing import Edit, array, integer, made_by, rank, width
 from optimize.passes.linear import Linear, linear_at
+from optimize.passes.shapes import elements
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,20 @@ def _parts(whole: ir.Value, start: int) -> list[_Part] | None:
         return None
     parts: list[_Part] = []
     for value in node.inputs:
-        size = width(value) if value is not None else None
+        size = (width(value) or _tiled_width(value)) if value is not None else None
         if value is None or size is None:
             return None
         parts += _parts(value, start) or [_repeated(value, start, size) or _Part(value, start, size)]
         start += size
     return parts
+
+
+def _tiled_width(value: ir.Value) -> int | None:
+    """Width of what is tiled along rows alone; shape inference knows it only where all repetitions are constant."""
+    node = made_by(value, "Tile")
+    repeats = elements(node.inputs[1]) if node is not None else None
+    source = node.inputs[0] if node is not None else None
+    return width(source) if source is not None and repeats is not None and repeats[1:] == [1] else None
 
 
 def _repeated(value: ir.Value, start: int, size: int) -> _Part | None:
