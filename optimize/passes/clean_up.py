@@ -16,6 +16,9 @@ from optimize.passes.editing import is_feature, quiet
 
 ASIDE = "pilotage.aside"
 
+MOST_ELEMENTS = 2**31 - 1
+"""No tensor of a serialized model has more: protocol buffers end at 2 GiB."""
+
 
 @dataclass(frozen=True)
 class CleanUp(Pass):
@@ -54,12 +57,23 @@ class CleanUp(Pass):
             common.ShapeInferencePass(check_type=False, strict_mode=False)(edited)
             with _aside(edited):
                 for _ in range(2):  # a rewrite can make a constant, and a constant a rewrite
-                    optimizer.fold_constants_ir(edited, onnx_shape_inference=True, output_size_limit=self.max_folded_elements)
+                    optimizer.fold_constants_ir(
+                        edited,
+                        onnx_shape_inference=True,
+                        input_size_limit=MOST_ELEMENTS,
+                        output_size_limit=self.max_folded_elements,
+                        should_fold=self._allows,
+                    )
                     rewriter.rewrite(edited)
                 _tidy(edited)
             if _size(edited) == before:
                 raise PassNotApplicable("the model has no constant to fold, no duplicate, and no operator that does nothing")
             return ir.to_proto(edited)
+
+    def _allows(self, node: ir.Node) -> bool | None:
+        """False for a cast of a large constant, which may be stored small on purpose; None leaves the choice to the library."""
+        held = node.inputs[0].const_value if node.op_type == "Cast" and node.inputs and node.inputs[0] is not None else None
+        return False if held is not None and held.size > self.max_folded_elements else None
 
 
 def _tidy(model: ir.Model) -> None:
@@ -67,7 +81,7 @@ def _tidy(model: ir.Model) -> None:
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.DeduplicateInitializersPass(size_limit=2**31),
+        common.DeduplicateInitializersPass(size_limit=MOST_ELEMENTS),
         common.CommonSubexpressionEliminationPass(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),

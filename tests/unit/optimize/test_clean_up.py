@@ -52,6 +52,23 @@ def test_a_large_expansion_stays_an_operator() -> None:
     assert kinds(small) == {"Mul": 1}
 
 
+def test_weights_are_folded_where_that_takes_no_more_room() -> None:
+    halves = {"left": drawn(4, 30000), "right": drawn(4, 30000, seed=1)}
+    model = graph(
+        f"{SIGNATURE} {{ v = Concat <axis = 1> (left, right) p = MatMul(x, v) y = MatMul(p, back) }}", **halves, back=drawn(60000, 4)
+    )
+    assert kinds(CleanUp().apply(model)) == {"MatMul": 2}
+
+
+def test_a_large_constant_that_is_stored_small_stays_small() -> None:
+    model = graph(
+        f"{SIGNATURE} {{ w = Cast <to = 1> (half) i = Identity(w) p = MatMul(x, i) y = MatMul(p, back) }}",
+        half=drawn(4, 20000).astype(np.float16),
+        back=drawn(20000, 4),
+    )
+    assert kinds(CleanUp().apply(model)) == {"Cast": 1, "MatMul": 2}
+
+
 def test_feature_preprocessing_keeps_duplicates_and_idle_operators() -> None:
     model = _model("a = Identity(x) b = Relu(a) c = Relu(a) d = Max(b, zero) e = Min(d, one) f = Add(c, zero) y = Add(e, f)")
     for made in list(model.graph.node)[:-2]:
