@@ -12,7 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from optimize.passes.editing import Edit, integer, integers, made_by, number, only_reader, rank, same_axis, scalar, width, without_factors
+from optimize.passes.editing import (
+    Edit,
+    integer,
+    integers,
+    made_by,
+    may_be_float32,
+    number,
+    only_reader,
+    rank,
+    same_axis,
+    scalar,
+    width,
+    without_factors,
+)
 from optimize.passes.shapes import axis_of, elements
 
 TO_HEADS = (0, 2, 1, 3)
@@ -56,7 +69,7 @@ def attention_sites(edit: Edit) -> list[AttentionSite]:
     """All attentions of a graph, in order."""
     found = [_around_softmax(node, edit.opset) for node in edit.nodes("Softmax")]
     found += [_around_attention(node) for node in edit.nodes("Attention") if not node.domain]
-    return [site for site in found if site is not None]
+    return [site for site in found if site is not None and may_be_float32(site.query)]
 
 
 def _around_softmax(softmax: ir.Node, opset: int) -> AttentionSite | None:

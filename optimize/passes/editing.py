@@ -203,6 +203,11 @@ def width(value: ir.Value) -> int | None:
     return last if isinstance(last, int) else None
 
 
+def may_be_float32(value: ir.Value) -> bool:
+    """Whether a value is float32, as ONNX Runtime's own operators need on the CPU, or of a type that inference could not tell."""
+    return value.dtype in (ir.DataType.FLOAT, None)
+
+
 def integers(node: ir.Node, name: str) -> tuple[int, ...] | None:
     """An attribute of integers; None where it is absent."""
     attribute = node.attributes.get(name)

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable
-from optimize.passes.editing import MICROSOFT, Edit, made_by, only_reader, other_input, scalar, without_factors
+from optimize.passes.editing import MICROSOFT, Edit, made_by, may_be_float32, only_reader, other_input, scalar, without_factors
 
 CUBIC = 0.044715
 RELATIVE = 1e-5
@@ -84,7 +84,7 @@ def _is_cube(value: ir.Value | None, x: ir.Value) -> bool:
 def _fuse_halved(edit: Edit, inner: ir.Node, x: ir.Value | None, kind: str) -> None:
     """Replace ``0.5 * x * (1 + inner)``, in whatever order it is multiplied."""
     added = only_reader(inner.outputs[0], "Add")
-    if x is None or added is None or scalar(other_input(added, inner.outputs[0])) != 1.0:
+    if x is None or not may_be_float32(x) or added is None or scalar(other_input(added, inner.outputs[0])) != 1.0:
         return
     product, factor, has_x = added.outputs[0], 1.0, False
     while (node := only_reader(product, "Mul")) is not None and not (has_x and factor == 0.5):
@@ -108,5 +108,5 @@ def _fuse_quick(edit: Edit, sigmoid: ir.Node) -> None:
         return
     x = other_input(product, sigmoid.outputs[0])
     inner, alpha = (sigmoid.inputs[0], 1.0) if x is sigmoid.inputs[0] else without_factors(sigmoid.inputs[0])
-    if x is not None and inner is x:
+    if x is not None and inner is x and may_be_float32(x):
         edit.replace(product.outputs[0], edit.add(product, "QuickGelu", [x], {"alpha": alpha}, domain=MICROSOFT))

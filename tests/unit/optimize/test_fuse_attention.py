@@ -51,6 +51,7 @@ def test_the_standard_operator_is_taken_where_it_is_asked_for() -> None:
     after = same_answers(FuseAttention(form="standard"), _model(opset=23), FEEDS)
     assert after["Attention"] == 1
     assert "Softmax" not in after
+    assert same_answers(FuseAttention(), _model(opset=23), FEEDS) == after, "and by itself where the opset has it"
     with pytest.raises(PassNotApplicable, match="opset is 20"):
         FuseAttention(form="standard").apply(_model())
 

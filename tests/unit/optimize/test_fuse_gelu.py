@@ -46,3 +46,9 @@ def test_every_spelling_becomes_one_operator(body: str, kind: str) -> None:
 def test_near_misses_are_left_alone(body: str) -> None:
     with pytest.raises(PassNotApplicable, match="no GELU"):
         FuseGelu().apply(graph(SIGNATURE + body, **CONSTANTS))
+
+
+def test_half_precision_is_left_alone_which_the_cpu_has_no_operator_for() -> None:
+    half = {name: value.astype("float16") for name, value in CONSTANTS.items()}
+    with pytest.raises(PassNotApplicable, match="no GELU"):
+        FuseGelu().apply(graph("(float16[B, 8] x) => (float16[B, 8] y)" + ERF[0], **half))
