@@ -23,8 +23,8 @@ SPLIT_OPSET = 13
 class MergeProjections(Pass):
     """Multiply once by the weights side by side, then split: queries, keys and values, or the first layers of a ranker's two parts.
 
-    The left side is read (in int8: quantized) once instead of once a product; the split is a copy. It won up to 3 % on CLIP's image tower at
-    batch 1 and lost 2 to 4 % on a DCN-v2 with 500 candidates, docs/passes.md.
+    The left side is read (in int8: quantized) once instead of once a product; the split is a copy. It won up to 3 % on CLIP's image tower
+    at batch 1 and lost 2 to 4 % on a DCN-v2 with 500 candidates, docs/passes.md.
     """
 
     kind: ClassVar[str] = "merge_projections"
