@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.load_client import Load, Outcome
+from benchmarks.load_client import Outcome
 from benchmarks.ranking import check_answer
 from benchmarks.ranking_arms import make_bodies
 from benchmarks.record import Aim, Figure
@@ -65,7 +65,7 @@ class Phases:
         self._bundle = bundle
         self._steady_s = steady_s
         self._tell = tell
-        self._rounds, self._visit_s = (2, 0.3) if quick else (5, 3.0)
+        self._rounds, self._visit_s = (2, 0.3) if quick else (7, 1.0)
         self._draw = random.Random(0)
         spec = bundle.manifest.features
         with_ids = {size: make_bodies(spec, size, count=BODIES, seed=0) for size in SIZES}
@@ -154,6 +154,7 @@ class Phases:
     def _open_loop(self, saturation: Mapping[str, float]) -> None:
         samples: dict[str, list[list[float]]] = {name: [] for name in ARMS}
         gaps: dict[str, float] = dict.fromkeys(ARMS, 0.0)
+        shed: dict[str, int] = dict.fromkeys(ARMS, 0)
         for done in range(self._rounds):
             self._tell("open loop at 60 %", 0.45 + 0.15 * done / self._rounds)
             for name in self._shuffled(list(ARMS)):
@@ -163,11 +164,13 @@ class Phases:
                     outcome = load.opened(
                         UTILIZATION * saturation[name], 2 * self._visit_s, most_connections=OVERLOAD_CONNECTIONS, seed=seed
                     )
-                samples[name].append(_answered(outcome, arm))
+                samples[name].append(_accepted(outcome, arm))
+                shed[name] += outcome.answered - len(samples[name][-1])
                 gaps[name] = max(gaps[name], *outcome.gaps_s)
         for name, rounds in samples.items():
             self._tail(f"open_loop_{name}", np.concatenate(rounds), self._rounds)
             self.figures.append(Figure(f"open_loop_{name}_longest_stall", gaps[name] * 1e3, "ms", self._rounds))
+            self.figures.append(Figure(f"open_loop_{name}_shed", shed[name], "requests", self._rounds))
 
     def _overload(self, size: int, saturation: float) -> None:
         """Three times what can be done: what is accepted must be in time, the rest told at once."""
@@ -213,13 +216,14 @@ class Phases:
             outcome = load.opened(rate, self._steady_s, most_connections=STEADY_CONNECTIONS, seed=3)
             stolen_ms = 1e3 * (stolen(cores()[0]) - stolen_s)
             grown_mb, after = arm.rss_mb() - rss_mb, arm.inside()
-        ms = np.array(_answered(outcome, arm)) * 1e3
+        ms = np.array(_accepted(outcome, arm)) * 1e3
         self._tail("steady", ms / 1e3, 1)
         gaps_ms = np.array(outcome.gaps_s) * 1e3
         objects = after["objects"] - before["objects"]
         tail = float(np.percentile(ms, 99.9) / np.percentile(ms, 50))
         for name, value, unit in (
-            ("requests", len(ms), "requests"),
+            ("requests", outcome.answered, "requests"),
+            ("shed", outcome.answered - len(ms), "requests"),
             ("rate", rate, "requests/s"),
             ("p99.9_over_p50", tail, "x"),
             ("longest_stall", float(gaps_ms.max()), "ms"),
@@ -293,6 +297,19 @@ def _answered(outcome: Outcome, arm: Arm) -> list[float]:
     return outcome.latencies_s[200]
 
 
+def _accepted(outcome: Outcome, arm: Arm) -> list[float]:
+    """Latencies of those that were answered with 200; the others were shed.
+
+    Raises
+    ------
+    ServiceFailed
+        A status that is neither 200 nor a refusal for load.
+    """
+    if set(outcome.latencies_s) - {200, 503}:
+        raise ServiceFailed(f"{arm.name} answered with {sorted(outcome.latencies_s)}")
+    return outcome.latencies_s.get(200, [])
+
+
 def _timed(session: GraphSession, feeds: Sequence[Mapping[str, np.ndarray]], seconds: float) -> list[float]:
     taken: list[float] = []
     end_s = time.perf_counter() + seconds
@@ -302,4 +319,3 @@ def _timed(session: GraphSession, feeds: Sequence[Mapping[str, np.ndarray]], sec
     return taken
 
 
-__all__ = ["Load", "Phases", "arrow_of", "stolen"]

@@ -10,14 +10,16 @@ import asyncio
 import contextlib
 import gc
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import bentoml
+import msgspec
 from starlette.exceptions import HTTPException
 
 from serving.contract.errors import PilotageError, SettingsError
 from serving.monitoring.accumulator import FLUSH_S
 from serving.monitoring.logs import configure_logs
+from serving.protocol.answers import Model, encode, rank_answer
 from serving.services.application import build_application
 from serving.services.catalog import Catalog
 from serving.services.front import ServiceFront
@@ -71,6 +73,26 @@ class RankingService:
         drain_on_sigterm(_catalog.drain, drain_s=settings.drain_s, grace_s=settings.grace_s)
         if settings.reload_s:
             self._following = asyncio.get_running_loop().create_task(_catalog.follow(settings.reload_s))
+
+    @bentoml.api(route="/v1/rank")  # type: ignore[untyped-decorator]
+    async def rank(
+        self,
+        candidates: list[dict[str, Any]],
+        user: dict[str, Any] | None = None,
+        context: dict[str, Any] | None = None,
+        top_k: int | None = None,
+    ) -> dict[str, Any]:
+        """Rank candidates with the first model.
+
+        For BentoML's client, which reads this signature from ``/schema.json`` and then posts to the route; the hot lane answers it. What is
+        below serves a caller inside the process.
+        """
+        model = _catalog.find(None)
+        document = {"user": user or {}, "context": context or {}, "candidates": candidates, "top_k": top_k}
+        ranking = model.ranker.rank(model.ranker.decoder.decode(encode(document)))
+        found = rank_answer(Model(model.manifest.name, model.manifest.version), "", ranking.ids, ranking.probabilities)
+        answer: dict[str, Any] = msgspec.json.decode(found)
+        return answer
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+import bentoml
 import httpx
 import numpy as np
 import pyarrow as pa
@@ -167,3 +168,13 @@ def test_tritons_client_is_told_what_is_wrong(
     with pytest.raises(triton.InferenceServerException) as caught:
         tritons.infer(model, _inputs(True, **changed), model_version=version)
     assert str(caught.value).startswith(reason)
+
+
+def test_bentomls_own_client_works_as_it_is(client: httpx.Client) -> None:
+    expected = client.post("/v1/rank", json=BODY).raise_for_status().json()
+    with bentoml.SyncHTTPClient(str(client.base_url)) as bento:
+        found = bento.rank(**BODY)
+        assert found["model"] == expected["model"]
+        assert found["ranking"] == expected["ranking"]
+        with pytest.raises(bentoml.exceptions.BentoMLException, match="no-such-field"):
+            bento.rank(candidates=[{"id": "a", "no-such-field": 1}], context=BODY["context"])
