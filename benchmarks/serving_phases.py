@@ -317,5 +317,3 @@ def _timed(session: GraphSession, feeds: Sequence[Mapping[str, np.ndarray]], sec
         session.run(feeds[len(taken) % len(feeds)])
         taken.append(time.perf_counter() - started)
     return taken
-
-
