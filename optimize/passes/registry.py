@@ -12,6 +12,7 @@ from serving.contract.errors import PilotageError
 
 PASSES = {
     "clean_up": "optimize.passes.clean_up:CleanUp",
+    "conv_to_matmul": "optimize.passes.conv_to_matmul:ConvToMatMul",
     "fold_calibration": "optimize.passes.fold_calibration:FoldCalibration",
     "fp16": "optimize.passes.fp16:Fp16",
     "fuse_attention": "optimize.passes.fuse_attention:FuseAttention",
@@ -20,6 +21,7 @@ PASSES = {
     "int8_dynamic": "optimize.passes.int8_dynamic:Int8Dynamic",
     "merge_projections": "optimize.passes.merge_projections:MergeProjections",
     "split_request": "optimize.passes.split_request:SplitRequest",
+    "used_position": "optimize.passes.used_position:UsedPosition",
 }
 """Kind → module and class; a pass is imported when it is asked for."""
 

@@ -27,24 +27,56 @@ WIDTH = 8
 
 def example(kind: str, ranker: onnx.ModelProto) -> onnx.ModelProto:
     """The ranker in a form that the pass of this kind applies to."""
-    rng = np.random.default_rng(0)
-    if kind == "fold_calibration":
-        return with_nodes(ranker, LOGIT, calibration(), **scalars(scale=0.7, offset=-1.3))
-    if kind == "fuse_gelu":
-        return with_nodes(ranker, HIDDEN, erf_gelu(), **scalars(root2=2**0.5, one=1.0, half=0.5))
-    if kind == "fuse_layer_norm":
-        vectors = {name: rng.normal(size=WIDTH).astype(np.float32) for name in ("weight", "shift")}
-        return with_nodes(ranker, HIDDEN, layer_norm(), **vectors, last=np.array([-1]), **scalars(two=2.0, epsilon=1e-5))
-    if kind == "fuse_attention":
-        nodes: Nodes = [
-            node("Unsqueeze", ["IN", "front"], "batched"),
-            *attention("batched"),
-            node("Squeeze", ["attention", "front"], "listed"),
-        ]
-        return with_nodes(ranker, HIDDEN, nodes, **attention_constants(WIDTH, 2), front=np.array([0]))
-    if kind == "split_request":
-        return _unsplit(ranker)
-    return ranker
+    return EXAMPLES[kind](ranker) if kind in EXAMPLES else ranker
+
+
+def _drawn(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def _calibrated(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    return with_nodes(ranker, LOGIT, calibration(), **scalars(scale=0.7, offset=-1.3))
+
+
+def _with_gelu(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    return with_nodes(ranker, HIDDEN, erf_gelu(), **scalars(root2=2**0.5, one=1.0, half=0.5))
+
+
+def _with_layer_norm(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    vectors = dict(zip(("weight", "shift"), _drawn(2, WIDTH), strict=True))
+    return with_nodes(ranker, HIDDEN, layer_norm(), **vectors, last=np.array([-1]), **scalars(two=2.0, epsilon=1e-5))
+
+
+def _with_attention(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    nodes: Nodes = [
+        node("Unsqueeze", ["IN", "front"], "batched"),
+        *attention("batched"),
+        node("Squeeze", ["attention", "front"], "listed"),
+    ]
+    return with_nodes(ranker, HIDDEN, nodes, **attention_constants(WIDTH, 2), front=np.array([0]))
+
+
+def _with_patches(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    """Each row as a picture of one patch."""
+    nodes = [
+        node("Reshape", ["IN", "picture"], "seen"),
+        node("Conv", ["seen", "kernel"], "patches", strides=[2, 2]),
+        node("Reshape", ["patches", "row"], "embedded"),
+    ]
+    kernel = _drawn(WIDTH, 2, 2, 2) / np.float32(WIDTH**0.5)
+    return with_nodes(ranker, HIDDEN, nodes, kernel=kernel, picture=np.array([0, 2, 2, 2]), row=np.array([0, WIDTH]))
+
+
+def _with_sequence(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    """Each row as a sequence of three positions, of which the first is read."""
+    nodes = [
+        node("Unsqueeze", ["IN", "second"], "listed"),
+        node("Add", ["listed", "positions"], "sequence"),
+        node("MatMul", ["sequence", "mixing"], "mixed"),
+        node("Gather", ["mixed", "first"], "used", axis=1),
+    ]
+    matrices = {"positions": _drawn(3, WIDTH), "mixing": _drawn(WIDTH, WIDTH) / np.float32(WIDTH**0.5)}
+    return with_nodes(ranker, HIDDEN, nodes, **matrices, second=np.array([1]), first=np.array(0))
 
 
 def _unsplit(ranker: onnx.ModelProto) -> onnx.ModelProto:
@@ -55,3 +87,15 @@ def _unsplit(ranker: onnx.ModelProto) -> onnx.ModelProto:
         whole = {f"{layer}_weight": np.concatenate(halves, axis=1), f"{layer}_bias": weights[f"{layer}.request.bias"]}
         ranker = with_nodes(ranker, at, [node("Gemm", ["model/cat_2", *whole], layer, transB=1)], **whole)
     return ranker
+
+
+EXAMPLES = {
+    "conv_to_matmul": _with_patches,
+    "fold_calibration": _calibrated,
+    "fuse_attention": _with_attention,
+    "fuse_gelu": _with_gelu,
+    "fuse_layer_norm": _with_layer_norm,
+    "split_request": _unsplit,
+    "used_position": _with_sequence,
+}
+"""For passes that the ranker as it is has nothing for."""

@@ -24,6 +24,7 @@ BATCHES = (1, 3)
 CALIBRATION_RUNS = 16
 
 EXACT = {"clean_up", "fold_calibration", "fuse_attention", "fuse_gelu", "fuse_layer_norm", "merge_projections", "split_request"}
+EXACT |= {"conv_to_matmul", "used_position"}
 ROUNDING = 2e-5
 """Of passes that only reorder float32 sums, as a share of the largest answer: sums of 1,536 products, n * 2**-24 = 9e-5 at worst (Higham,
 2002, section 4.2), while errors cancel. Measured on these models, pass by pass: 0."""
@@ -37,6 +38,7 @@ OTHERWISE = 0.9
 APPLIES = {
     "minilm": {"fuse_attention", "merge_projections", "int8_dynamic", "fp16"},
     "text_encoder": {"fuse_attention", "fuse_gelu", "merge_projections", "int8_dynamic", "fp16"},
+    "image_encoder": {"conv_to_matmul", "used_position", "fuse_attention", "fuse_gelu", "merge_projections", "int8_dynamic", "fp16"},
     "cnn": {"int8_dynamic", "fp16"},
 }
 """What must not be refused, so that a pass that refuses everything is noticed."""
@@ -95,6 +97,13 @@ def _tokens(vocabulary: int, end: int) -> Callable[[int, int], dict[str, np.ndar
 TOKEN_AXES = {"ids": {0: "B", 1: "S"}, "mask": {0: "B", 1: "S"}}
 
 
+def _pictures(size: int) -> Callable[[int, int], dict[str, np.ndarray]]:
+    def draw(batch: int, seed: int) -> dict[str, np.ndarray]:
+        return {"pixels": np.random.default_rng(seed).normal(size=(batch, 3, size, size)).astype(np.float32)}
+
+    return draw
+
+
 class _Answer(torch.nn.Module):
     """One output of a transformers model, by position instead of by name."""
 
@@ -142,6 +151,31 @@ def _text_encoder() -> Foreign:
     return _exported("text_encoder", _Answer(model, "text_embeds"), _tokens(200, end=199), TOKEN_AXES)
 
 
+class _Picture(torch.nn.Module):
+    """The embedding of a transformers image model."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Any) -> Any:
+        return self.model(pixel_values=pixels).image_embeds
+
+
+def _image_encoder() -> Foreign:
+    transformers = pytest.importorskip("transformers", reason="it is in the extra `dev`")
+    torch.manual_seed(0)
+    config = transformers.CLIPVisionConfig(
+        hidden_size=48, intermediate_size=96, projection_dim=32, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8
+    )
+    model = transformers.CLIPVisionModelWithProjection(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # biases start as zeros, which hide a bias that is lost
+            if name.endswith("bias"):
+                parameter.normal_(std=0.1)
+    return _exported("image_encoder", _Picture(model), _pictures(32), {"pixels": {0: "B"}})
+
+
 class _Block(torch.nn.Module):
     """A basic residual block, He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, figure 2."""
 
@@ -177,13 +211,13 @@ def _cnn() -> Foreign:
         for _ in range(3):  # running statistics of the normalizations, which start as identities
             model(torch.randn(8, 3, 64, 64))
 
-    def draw(batch: int, seed: int) -> dict[str, np.ndarray]:
-        return {"pixels": np.random.default_rng(seed).normal(size=(batch, 3, 64, 64)).astype(np.float32)}
-
-    return _exported("cnn", model, draw, {"pixels": {0: "B"}})
+    return _exported("cnn", model, _pictures(64), {"pixels": {0: "B"}})
 
 
-@pytest.fixture(scope="module", params=[_minilm, _text_encoder, _cnn], ids=["minilm", "text_encoder", "cnn"])
+MODELS = [_minilm, _text_encoder, _image_encoder, _cnn]
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=[made.__name__.removeprefix("_") for made in MODELS])
 def foreign(request: pytest.FixtureRequest) -> Foreign:
     made: Foreign = request.param()
     return made
@@ -231,7 +265,15 @@ def test_a_pass_keeps_the_answers_or_says_why_not(kind: str, foreign: Foreign, e
 
 def test_exact_passes_compose(foreign: Foreign, expected: list[np.ndarray], tmp_path: Path) -> None:
     graph = foreign.graph
-    for kind in ("fuse_attention", "fuse_layer_norm:residual=true", "fuse_gelu", "merge_projections", "clean_up"):
+    for kind in (
+        "conv_to_matmul",
+        "used_position",
+        "fuse_attention",
+        "fuse_layer_norm:residual=true",
+        "fuse_gelu",
+        "merge_projections",
+        "clean_up",
+    ):
         try:
             graph = parse_pass(kind).apply(graph)
         except PassNotApplicable:
