@@ -30,6 +30,10 @@ class CalibrationError(PilotageError):
     """Calibration data that is missing, too small, or does not fit the model's inputs."""
 
 
+class OptionError(PilotageError, ValueError):
+    """An option of a pass that is outside its bounds."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a pass may use beside the model.
@@ -83,6 +87,18 @@ class Pass(ABC):
         CalibrationError
             It needs calibration data, and what `context` has does not do.
         """
+
+
+def require_share(kind: str, option: str, value: float) -> None:
+    """Check an option that is a share.
+
+    Raises
+    ------
+    OptionError
+        It is not above 0 and below 1.
+    """
+    if not 0 < value < 1:
+        raise OptionError(f"pass {kind!r}: {option}={value} is no share; it must be above 0 and below 1")
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:

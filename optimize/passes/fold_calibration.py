@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable
 from optimize.passes.editing import Edit, is_feature, made_by, scalar
-from optimize.passes.linear import Linear, linear_at
+from optimize.passes.linear import Linear, linear_at, rebuilt
 
 ACTIVATIONS = ("Sigmoid",)
 MOVES = ("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity")
@@ -113,16 +113,9 @@ def _layer_of(value: ir.Value) -> Linear | None:
 
 
 def _rescale(edit: Edit, layer: Linear, scale: float, offset: float, folded: list[tuple[ir.Value, ir.Value]]) -> None:
-    name = str(layer.output.name)
     old = np.zeros(layer.weight.shape[1]) if layer.bias is None else layer.bias.astype(np.float64)
-    weight = edit.constant((layer.weight.astype(np.float64) * scale).astype(np.float32), f"{name}/weight")
-    bias = edit.constant((old * scale + offset).astype(np.float32), f"{name}/bias")
-    before = layer.output.producer()
-    assert before is not None
-    if layer.node.op_type == "Gemm":
-        result = edit.add(before, "Gemm", [layer.source, weight, bias])
-    else:
-        result = edit.add(before, "Add", [edit.add(before, "MatMul", [layer.source, weight]), bias])
+    weight = (layer.weight.astype(np.float64) * scale).astype(np.float32)
+    result = rebuilt(edit, layer, weight, (old * scale + offset).astype(np.float32))
     edit.replace(layer.output, result)
     for outer, inner in folded:
         edit.replace(outer, result if inner is layer.output else inner)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from optimize.passes.editing import array, integer, number, only_reader, vector_added
+from optimize.passes.editing import Edit, array, integer, number, only_reader, vector_added
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,40 @@ class Linear:
     weight: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32] | None
     output: ir.Value
+
+    @property
+    def stored(self) -> npt.NDArray[np.float32]:
+        """The weights as the graph holds them: what ``Gemm`` transposes and multiplies by alpha."""
+        held = array(self.node.inputs[1])
+        assert held is not None
+        return held
+
+
+def linears(edit: Edit) -> list[Linear]:
+    """All linear layers of a graph, in order."""
+    found = [linear_at(node) for node in edit.nodes("MatMul", "Gemm") if not node.domain]
+    return [layer for layer in found if layer is not None]
+
+
+def rebuilt(
+    edit: Edit, layer: Linear, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32] | None, source: ir.Value | None = None
+) -> ir.Value:
+    """Put the same layer with other weights, ``(K, M)``, beside it and return its output, which `Edit.replace` may put in its place.
+
+    Parameters
+    ----------
+    source
+        What the new layer reads; None for what `layer` reads.
+    """
+    source = layer.source if source is None else source
+    before = layer.output.producer()
+    assert before is not None
+    held = edit.constant(np.ascontiguousarray(weight), f"{layer.output.name}/weight")
+    added = None if bias is None else edit.constant(bias, f"{layer.output.name}/bias")
+    if layer.node.op_type == "Gemm":
+        return edit.add(before, "Gemm", [source, held] if added is None else [source, held, added])
+    product = edit.add(before, "MatMul", [source, held])
+    return product if added is None else edit.add(before, "Add", [product, added])
 
 
 def linear_at(node: ir.Node) -> Linear | None:

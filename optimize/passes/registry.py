@@ -20,6 +20,8 @@ PASSES = {
     "fuse_layer_norm": "optimize.passes.fuse_layer_norm:FuseLayerNorm",
     "int8_dynamic": "optimize.passes.int8_dynamic:Int8Dynamic",
     "merge_projections": "optimize.passes.merge_projections:MergeProjections",
+    "prune_2_4": "optimize.passes.prune_2_4:Prune24",
+    "prune_magnitude": "optimize.passes.prune_magnitude:PruneMagnitude",
     "split_request": "optimize.passes.split_request:SplitRequest",
     "used_position": "optimize.passes.used_position:UsedPosition",
 }

@@ -35,6 +35,13 @@ SIMILAR = {"fp16": 0.9999, "int8_dynamic": 0.98}
 OTHERWISE = 0.9
 """Passes that are lossy by intent (pruning, int4) still answer in the same direction."""
 
+SEEDED = {"prune_2_4": 0.7}
+"""The same where weights are drawn evenly instead of trained: nothing in them is dispensable. The two smaller of four hold 0.2 of the squares, so that
+one layer keeps cosine sqrt(0.8) = 0.89 and four in a row 0.64 at worst; measured 0.87 (one layer) and 0.77 (two blocks). Trained: 0.92."""
+
+EVERYWHERE = {"prune_2_4", "prune_magnitude"}
+"""Passes that no model with a linear layer may be refused by."""
+
 APPLIES = {
     "minilm": {"fuse_attention", "merge_projections", "int8_dynamic", "fp16"},
     "text_encoder": {"fuse_attention", "fuse_gelu", "merge_projections", "int8_dynamic", "fp16"},
@@ -250,7 +257,7 @@ def _signature(graph: onnx.ModelProto) -> list[tuple[str, int, int]]:
 @pytest.mark.parametrize("kind", sorted(PASSES))
 def test_a_pass_keeps_the_answers_or_says_why_not(kind: str, foreign: Foreign, expected: list[np.ndarray], tmp_path: Path) -> None:
     after = _applied(kind, foreign)
-    assert after is not None or kind not in APPLIES[foreign.name]
+    assert after is not None or kind not in APPLIES[foreign.name] | EVERYWHERE
     if after is None:
         return
     assert _signature(after) == _signature(foreign.graph)
@@ -260,7 +267,8 @@ def test_a_pass_keeps_the_answers_or_says_why_not(kind: str, foreign: Foreign, e
             assert np.abs(found - before).max() <= ROUNDING * np.abs(before).max()
         else:
             cosine = float((found * before).sum() / np.linalg.norm(found) / np.linalg.norm(before))
-            assert cosine >= SIMILAR.get(kind, OTHERWISE)
+            floor = SIMILAR.get(kind, OTHERWISE)
+            assert cosine >= (floor if foreign.name == "minilm" else SEEDED.get(kind, floor))
 
 
 def test_exact_passes_compose(foreign: Foreign, expected: list[np.ndarray], tmp_path: Path) -> None:
