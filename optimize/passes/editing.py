@@ -15,7 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
+from onnx.external_data_helper import uses_external_data
 from onnx_ir.passes import common
+
+from optimize.passes.base import PassNotApplicable, copy_of
+from serving.contract.errors import PilotageError
 
 MICROSOFT = "com.microsoft"
 FEATURES = "features/"
@@ -35,7 +39,7 @@ class Edit:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         with quiet():
-            self.model = ir.from_proto(model)
+            self.model = ir.from_proto(in_memory(model))
             common.ShapeInferencePass(check_type=False, strict_mode=False)(self.model)
         self.graph = self.model.graph
         self.changes = 0
@@ -109,6 +113,55 @@ class Edit:
             found, number = f"{name}.{number}", number + 1
         self._names.add(found)
         return found
+
+
+def in_memory(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model`, or a copy whose tensors no longer claim to be in a file where their values are in memory.
+
+    `onnx.external_data_helper.convert_model_to_external_data` leaves such a model; libraries look for its file then.
+
+    Raises
+    ------
+    PilotageError
+        Values are in a file that was not loaded.
+    """
+    external = [tensor for tensor in _tensors(model.graph) if uses_external_data(tensor)]
+    for tensor in external:
+        if not tensor.HasField("raw_data"):
+            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "a file")
+            raise PilotageError(
+                f"the values of {tensor.name!r} are not in memory but in {location!r}; load the model by its path, onnx.load(path), "
+                "or load_external_data_for_model(model, folder)"
+            )
+    if not external:
+        return model
+    copy = copy_of(model)
+    for tensor in _tensors(copy.graph):
+        if uses_external_data(tensor):
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+    return copy
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
+
+
+def require_opset(edit: Edit, least: int, feature: str) -> None:
+    """Check that the model is written in an opset that has what a pass adds.
+
+    Raises
+    ------
+    PassNotApplicable
+        Its opset is older than `least`.
+    """
+    if edit.opset < least:
+        raise PassNotApplicable(f"the model has no {feature}: its opset is {edit.opset}, at least {least} is needed")
 
 
 def is_feature(node: ir.Node) -> bool:

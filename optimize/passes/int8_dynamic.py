@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import onnx
 
-from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable, copy_of
+from optimize.passes.base import NOTHING, Context, Pass
+from optimize.passes.editing import Edit, require_opset
+from optimize.passes.int8_layers import Int8Layers, WeightType, layers_to_quantize, quantize
+
+DYNAMIC_OPSET = 11
+"""Since then there is ``DynamicQuantizeLinear``."""
 
 
 @dataclass(frozen=True)
 class Int8Dynamic(Pass):
-    """Quantize the matrix products; embedding tables stay as they are.
+    """Quantize the matrix products; embedding tables and convolutions stay as they are.
 
-    Weights become signed int8 with a scale per output channel, activations unsigned int8 with one scale per tensor and
-    run, as ONNX Runtime's stock quantizer does it.
+    Weights get a scale per output channel, activations one scale and zero point per tensor and run.
+
+    Attributes
+    ----------
+    keep
+        Name patterns of products that stay float32, as of `fnmatch`.
+    weight_type
+        See `optimize.passes.int8_layers.WeightType`.
     """
 
     kind: ClassVar[str] = "int8_dynamic"
 
+    keep: tuple[str, ...] = ()
+    weight_type: WeightType = "uint8"
+
     @property
     def changes(self) -> str:
         """What it changes."""
-        return "weights of matrix products as int8 per output channel, activations as uint8 at run time"
+        return "weights of matrix products as 8-bit integers by output channel, activations at run time"
 
     def apply(self, model: onnx.ModelProto, context: Context = NOTHING) -> onnx.ModelProto:
         """Return the quantized model.
@@ -34,22 +45,10 @@ class Int8Dynamic(Pass):
         Raises
         ------
         PassNotApplicable
-            The model has no matrix product with constant weights.
+            The model has no matrix product with constant weights, none that `keep` leaves, or an opset older than 11.
         """
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        constants = {tensor.name for tensor in model.graph.initializer}
-        if not any(node.op_type in ("MatMul", "Gemm") and constants & set(node.input) for node in model.graph.node):
-            raise PassNotApplicable("the model has no matrix product with constant weights")
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "int8.onnx"
-            root = logging.getLogger()
-            level = root.level
-            root.setLevel(logging.ERROR)  # the quantizer advises, on the root logger, a preparation that does not apply here
-            try:
-                quantize_dynamic(
-                    copy_of(model), str(target), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
-                )
-            finally:
-                root.setLevel(level)
-            return onnx.load(str(target))
+        edit = Edit(model)
+        layers = layers_to_quantize(edit, self.keep)
+        require_opset(edit, DYNAMIC_OPSET, "DynamicQuantizeLinear")
+        quantize(edit, layers, Int8Layers(edit, self.weight_type).dynamic)
+        return edit.done()

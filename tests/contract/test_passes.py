@@ -170,7 +170,7 @@ def test_int8_quantizes_every_matrix_and_leaves_the_tables(ranker: onnx.ModelPro
 
 def test_int8_scales_each_output_channel(ranker: onnx.ModelProto) -> None:
     tensors = {t.name: t for t in PASSES["int8_dynamic"].apply(ranker).graph.initializer}
-    matrices = [t for t in tensors.values() if t.data_type == TensorProto.INT8 and len(t.dims) == 2]
+    matrices = [t for t in tensors.values() if t.data_type == TensorProto.UINT8 and len(t.dims) == 2]
     assert matrices
     for matrix in matrices:
         assert list(tensors[matrix.name.removesuffix("_quantized") + "_scale"].dims) == [matrix.dims[1]]
