@@ -170,6 +170,7 @@ def test_tritons_client_is_told_what_is_wrong(
     assert str(caught.value).startswith(reason)
 
 
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # BentoML's own, while it imports its client
 def test_bentomls_own_client_works_as_it_is(client: httpx.Client) -> None:
     expected = client.post("/v1/rank", json=BODY).raise_for_status().json()
     with bentoml.SyncHTTPClient(str(client.base_url)) as bento:

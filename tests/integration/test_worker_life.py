@@ -143,13 +143,14 @@ def test_one_scrape_has_the_figures_of_all_workers(tiny_bundle: Bundle, tmp_path
         _eventually(lambda: len(_ranking_workers(process)) == 3)
         statuses = [status for _ in range(3) for status, _ in asyncio.run(_together(client, 50))]  # connections of their own
         assert statuses == [200] * 150
-        pages = [httpx.get(client.base_url.join("/metrics")).text for _ in range(12)]
-        counts = [
-            float(count)
-            for page in pages
-            for count in re.findall(r'request_seconds_count\{model="tiny",status="200",version="1"\} (\S+)', page)
-        ]
-        assert counts == [150.0] * 12
+        counted = r'request_seconds_count\{model="tiny",status="200",version="1"\} (\S+)'
+
+        def scrape() -> str:
+            return httpx.get(client.base_url.join("/metrics")).text
+
+        _eventually(lambda: re.findall(counted, scrape()) == ["150.0"])  # workers hand their counts on twice a second
+        pages = [scrape() for _ in range(12)]
+        assert [count for page in pages for count in re.findall(counted, page)] == ["150.0"] * 12
         runs = re.search(r'pilotage_stage_seconds_count\{model="tiny",stage="run",version="1"\} (\S+)', pages[0])
         assert runs
         assert float(runs[1]) == 150

@@ -134,8 +134,8 @@ def test_pipelined_requests_are_answered_in_their_order_whichever_way_they_go(fr
         await _until(wire, 4)
 
     wire = _talk(front, talk)
-    assert wire.statuses == [200, 422, 204, 200]
-    assert _ids(wire) == ["r0", "r1", "r3"]
+    assert wire.statuses == [200, 422, 204, 204], "behind an exchange of uvicorn's, a request goes the same way"
+    assert _ids(wire) == ["r0", "r1"]
     assert wire.reading
 
 
