@@ -144,7 +144,7 @@ class Phases:
         return {name: median(values) for name, values in rates.items()}
 
     def _saturation_of(self, name: str, size: int) -> float:
-        """Most requests a second that 8 connections get answered; what is shed, on a machine that is taken away for a while, does not count."""
+        """Most requests a second that 8 connections get answered; what is shed while the machine is taken away does not count."""
         arm = self._arms[name]
         with arm.load(self._bodies[size], connections=CONNECTIONS) as load:
             load.closed(self._visit_s / 10)
