@@ -23,6 +23,7 @@ PASSES = {
     "prune_2_4": "optimize.passes.prune_2_4:Prune24",
     "prune_magnitude": "optimize.passes.prune_magnitude:PruneMagnitude",
     "split_request": "optimize.passes.split_request:SplitRequest",
+    "table_fp16": "optimize.passes.table_fp16:TableFp16",
     "used_position": "optimize.passes.used_position:UsedPosition",
 }
 """Kind → module and class; a pass is imported when it is asked for."""
