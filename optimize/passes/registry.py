@@ -25,6 +25,7 @@ PASSES = {
     "split_request": "optimize.passes.split_request:SplitRequest",
     "table_fp16": "optimize.passes.table_fp16:TableFp16",
     "used_position": "optimize.passes.used_position:UsedPosition",
+    "weight_only": "optimize.passes.weight_only:WeightOnly",
 }
 """Kind → module and class; a pass is imported when it is asked for."""
 

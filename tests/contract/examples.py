@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -79,6 +81,14 @@ def _with_sequence(ranker: onnx.ModelProto) -> onnx.ModelProto:
     return with_nodes(ranker, HIDDEN, nodes, **matrices, second=np.array([1]), first=np.array(0))
 
 
+def _widened(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    """Two layers more, the second large enough to be worth packing."""
+    sizes = (WIDTH, 128, 128, WIDTH)
+    weights = {f"wide{i}": _drawn(rows, columns) / np.float32(rows**0.5) for i, (rows, columns) in enumerate(pairwise(sizes))}
+    nodes = [node("MatMul", [source, f"wide{i}"], f"widened{i}") for i, source in enumerate(("IN", "widened0", "widened1"))]
+    return with_nodes(ranker, HIDDEN, nodes, **weights)
+
+
 def _unsplit(ranker: onnx.ModelProto) -> onnx.ModelProto:
     """First layers as most people write them: over the request's values repeated to candidates, and the candidates' own."""
     weights = {tensor.name.removeprefix("model/"): numpy_helper.to_array(tensor) for tensor in ranker.graph.initializer}
@@ -97,5 +107,6 @@ EXAMPLES = {
     "fuse_layer_norm": _with_layer_norm,
     "split_request": _unsplit,
     "used_position": _with_sequence,
+    "weight_only": _widened,
 }
 """For passes that the ranker as it is has nothing for."""

@@ -43,7 +43,7 @@ EVERYWHERE = {"prune_2_4", "prune_magnitude"}
 """Passes that no model with a linear layer may be refused by."""
 
 APPLIES = {
-    "minilm": {"fuse_attention", "merge_projections", "int8_dynamic", "fp16"},
+    "minilm": {"fuse_attention", "merge_projections", "int8_dynamic", "fp16", "weight_only"},
     "text_encoder": {"fuse_attention", "fuse_gelu", "merge_projections", "int8_dynamic", "fp16"},
     "image_encoder": {"conv_to_matmul", "used_position", "fuse_attention", "fuse_gelu", "merge_projections", "int8_dynamic", "fp16"},
     "cnn": {"int8_dynamic", "fp16"},
