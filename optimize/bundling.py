@@ -48,7 +48,7 @@ def bundle_run(run_folder: Path, target: Path, *, name: str | None, version: str
         raise PilotageError(f"there is no variant {wanted!r}; there are {', '.join(c.name for c in report.candidates)}")
     if candidate.refused:
         raise PilotageError(f"variant {wanted!r} was refused: {candidate.refused}")
-    graph = folder / f"{wanted}.onnx"
+    graph = folder / (candidate.file or f"{wanted}.onnx")
     GraphSession(graph, threads=1).require(ranking_signature(record.features))
     manifest = Manifest.model_construct(
         name=name or f"{record.features.name}-{record.recipe.model.architecture.replace('_', '-')}",

@@ -163,16 +163,16 @@ def summarize(training: dict[str, Any], report: dict[str, Any], measured: dict[s
         got = training["contenders"][0]["metrics"]["log_loss"]
         console.print(f"log loss {got:.4f}; the true probabilities have {training['best_possible_log_loss']:.4f}")
 
-    variants = Table(title=f"variants, time of one run ({report['machine']['threads']} thread(s), no HTTP)", title_justify="left")
-    sizes = [latency["candidates"] for latency in report["candidates"][0]["latency"]]
-    for title in ("variant", *(f"{size} cand." for size in sizes), "MB", "NE change"):
-        variants.add_column(title, justify="left" if title == "variant" else "right", no_wrap=True)
+    variants = Table(title=f"candidates, time of one run ({report['machine']['threads']} thread(s), no HTTP)", title_justify="left")
+    sizes = [latency["size"] for latency in report["candidates"][0]["latency"]]
+    for title in ("candidate", *(f"{size} cand." for size in sizes), "MB", "NE change"):
+        variants.add_column(title, justify="left" if title == "candidate" else "right", no_wrap=title != "candidate")
     for candidate in report["candidates"]:
         chosen = " ← chosen" if candidate["name"] == report["chosen"] else " (refused)" if candidate["refused"] else ""
-        change = candidate["ne_change"]
+        change = candidate["change"]
         times = [f"{latency['p50_ms']:.2f} ms" for latency in candidate["latency"]] or ["–"] * len(sizes)
         size_mb = f"{candidate['size_bytes'] / 1e6:.2f}" if candidate["size_bytes"] else "–"
-        variants.add_row(candidate["name"] + chosen, *times, size_mb, f"{change['change_pct']:+.3f} %" if change else "–")
+        variants.add_row(candidate["name"] + chosen, *times, size_mb, f"{change['value']:+.3f} %" if change else "–")
     console.print(variants)
 
     latency = measured["latency_ms"]

@@ -18,49 +18,56 @@ app = typer.Typer(add_completion=False)
 def optimize(
     run: Annotated[Path, typer.Argument(help="Run folder that `pilotage train` wrote.")],
     max_ne_increase_pct: Annotated[float, typer.Option(min=0, help="Accuracy budget: most that NE may rise, in percent.")] = 0.1,
+    max_auc_loss: Annotated[float | None, typer.Option(min=0, max=1, help="Budget in AUC instead: most that it may fall.")] = None,
+    candidate: Annotated[
+        list[str] | None, typer.Option(help="Passes to try, say clean_up+low_rank:rank=32+int8_dynamic; again for each.  [default: a list]")
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of one run, as in the service; 0 takes the cores that may be used.")] = 0,
     rounds: Annotated[int, typer.Option(min=5, max=10_000, help="Interleaved timing rounds.")] = 60,
+    cache: Annotated[Path | None, typer.Option(help="Folder of results kept by content.  [default: RUN/cache]")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure everything anew, whatever the cache holds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")] = False,
 ) -> None:
-    """Export to ONNX, build variants, choose the fastest inside the accuracy budget, write the report."""
-    from optimize.data.interactions import load
-    from optimize.models.load import load_model
+    """Export to ONNX, try compositions of passes, choose the fastest inside the accuracy budget, write the report."""
+    from optimize.search.candidates import default_candidates, parse_candidate
+
+    listed = [parse_candidate(text) for text in candidate] if candidate else default_candidates("ranking")
+    from optimize.search.budget import Budget
+    from optimize.search.cache import Cache
     from optimize.search.page import render
+    from optimize.search.rankers import ranking_subject
     from optimize.search.report import PAGE_NAME, REPORT_NAME
     from optimize.search.search import SearchSettings, search
-    from optimize.training.records import TEST_NAME, VALIDATION_NAME, WEIGHTS_NAME, read_run
+    from optimize.training.records import read_run
     from serving.contract.files import replace_folder
     from serving.runtime.cpus import usable_cores
 
     record = read_run(run)
-    model = load_model(record.recipe.model, record.features, run / WEIGHTS_NAME)
-    settings = SearchSettings(max_ne_increase_pct=max_ne_increase_pct, threads=threads or usable_cores(), rounds=rounds, seed=record.seed)
+    budget = Budget("ne", max_ne_increase_pct) if max_auc_loss is None else Budget("auc", max_auc_loss)
+    settings = SearchSettings(budget=budget, threads=threads or usable_cores(), rounds=rounds, seed=record.seed)
+    kept = Cache(cache or run / "cache", fresh=fresh)
     target = run / "variants"
     with progress_bar() as progress, replace_folder(target, marker=REPORT_NAME) as folder:
-        report = search(
-            model, load(run / VALIDATION_NAME), load(run / TEST_NAME), run.resolve().name, record.data, folder, settings, progress
-        )
+        progress("exporting", 0.0)
+        subject = ranking_subject(run, record, kept)
+        report = search(subject, listed, folder, settings, kept, progress)
         (folder / REPORT_NAME).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / PAGE_NAME).write_text(render(report, record), encoding="utf-8")
         progress("done", 1.0)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
         return
-    table = Table(title=f"variants of {report.run}, {report.machine.threads} thread(s)")
-    for title in (
-        "variant",
-        *(f"{latency.candidates} cand., ms" for latency in report.candidates[0].latency),
-        "MB",
-        "NE change, %",
-        "test AUC",
-        "verdict",
-    ):
-        table.add_column(title, justify="left" if title in ("variant", "verdict") else "right")
+    table = Table(title=f"candidates of {report.run}, {report.machine.threads} thread(s)")
+    sizes = [latency.size for latency in report.candidates[0].latency]
+    unit = f", {report.budget.unit}" if report.budget.unit else ""
+    for title in ("candidate", *(f"{size}, ms" for size in sizes), "MB", f"change of {report.budget.metric}{unit}", "test AUC", "verdict"):
+        table.add_column(title, justify="left" if title in ("candidate", "verdict") else "right")
     for c in report.candidates:
         verdict = c.refused or ("chosen" if c.name == report.chosen else "allowed")
-        change = f"{c.ne_change.change_pct:+.3f}" if c.ne_change else "–"
-        times = [f"{latency.p50_ms:.2f}" for latency in c.latency] or ["–"] * len(report.candidates[0].latency)
-        table.add_row(c.name, *times, f"{(c.size_bytes or 0) / 1e6:.2f}", change, f"{c.test.get('auc', float('nan')):.4f}", verdict)
+        change = f"{c.change.value:+.4g}" if c.change else "–"
+        times = [f"{latency.p50_ms:.2f}" for latency in c.latency] or ["–"] * len(sizes)
+        auc = f"{c.test['auc']:.4f}" if "auc" in c.test else "–"
+        table.add_row(c.name, *times, f"{c.size_bytes / 1e6:.2f}" if c.size_bytes else "–", change, auc, verdict)
     console = Console()
     console.print(table)
     console.print(f"chosen: {report.reason}", soft_wrap=True)

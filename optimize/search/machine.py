@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from optimize.search.report import Machine
+from pydantic import BaseModel, ConfigDict
 
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
 """CPU flags that decide which integer and half-precision kernels run."""
+
+
+class Machine(BaseModel):
+    """Where latencies were measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpu: str
+    flags: tuple[str, ...]
+    cores: int
+    threads: int
+
 
 PACKAGES = ("onnxruntime", "onnx", "torch", "numpy")
 
@@ -33,3 +46,10 @@ def describe_machine(threads: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> Mac
 def package_versions() -> dict[str, str]:
     """Versions of what builds and runs the graphs."""
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+@cache
+def cpu_identity() -> str:
+    """CPU model and the flags that decide which kernels run: a measurement on another one is another measurement."""
+    described = describe_machine(1)
+    return f"{described.cpu} {' '.join(described.flags)} {described.cores}"

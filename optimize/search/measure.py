@@ -7,30 +7,44 @@ of them alike and a variant's median over rounds is comparable with another's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
-from serving.features.columns import Feeds
+from optimize.passes.base import Feeds
 from serving.runtime.session import GraphSession
 
 WARM_UP_RUNS = 5
 
+FIRST_ROUNDS = 10
+DROP_FACTOR = 1.3
+"""After so many rounds, who takes so much longer than the fastest is out: ten times what counts as a tie."""
+
+Samples = dict[tuple[str, int], list[float]]
+"""(variant, size) → milliseconds, one a round."""
+
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one run of the graph at one number of candidates, in milliseconds."""
+    """Time of one run of the graph at one size, in milliseconds."""
 
-    candidates: int
+    size: int
     p50_ms: float
     p95_ms: float
     rounds: int
 
 
 def measure(
-    sessions: Mapping[str, GraphSession], feeds: Mapping[int, Feeds], *, rounds: int, seed: int, on_round: Callable[[int], None]
-) -> dict[str, list[Latency]]:
+    sessions: Mapping[str, GraphSession],
+    feeds: Mapping[int, Feeds],
+    *,
+    rounds: int,
+    seed: int,
+    on_round: Callable[[Samples], None] = lambda _: None,
+    samples: Samples | None = None,
+) -> Samples:
     """Time all sessions at all sizes.
 
     Parameters
@@ -38,26 +52,45 @@ def measure(
     sessions
         Variant → session.
     feeds
-        Number of candidates → feeds of one request.
+        Size → feeds of one run.
     rounds
         Timings of each pair of variant and size.
+    samples
+        Rounds that are there already, of these and maybe of other variants; they are counted and kept.
+
+    Returns
+    -------
+    dict
+        `samples` and the new ones.
     """
-    rng = np.random.default_rng(seed)
     pairs = [(name, size) for name in sessions for size in feeds]
-    samples: dict[tuple[str, int], list[float]] = {pair: [] for pair in pairs}
+    taken: Samples = {key: list(values) for key, values in (samples or {}).items()}
+    for pair in pairs:
+        taken.setdefault(pair, [])
+    done = min((len(taken[pair]) for pair in pairs), default=rounds)
+    if done >= rounds:
+        return taken
     for name, size in pairs:
         for _ in range(WARM_UP_RUNS):
             sessions[name].run(feeds[size])
-    for done in range(rounds):
-        for i in rng.permutation(len(pairs)).tolist():
+    for number in range(done, rounds):
+        for i in np.random.default_rng([seed, number]).permutation(len(pairs)).tolist():
             name, size = pairs[i]
             started = time.perf_counter()
             sessions[name].run(feeds[size])
-            samples[pairs[i]].append((time.perf_counter() - started) * 1e3)
-        on_round(done + 1)
-    return {name: [_summary(size, samples[name, size]) for size in feeds] for name in sessions}
+            taken[pairs[i]].append((time.perf_counter() - started) * 1e3)
+        on_round(taken)
+    return taken
 
 
-def _summary(size: int, samples_ms: Sequence[float]) -> Latency:
+def survivors(samples: Samples, size: int, always: Collection[str]) -> list[str]:
+    """Variants that go on after the first rounds: those in reach of the fastest at `size`, and `always`."""
+    medians = {name: median(values) for (name, of), values in samples.items() if of == size}
+    fastest = min(medians.values())
+    return [name for name, value in medians.items() if name in always or value <= DROP_FACTOR * fastest]
+
+
+def summary(size: int, samples_ms: Sequence[float]) -> Latency:
+    """Median, 95th percentile and count."""
     p50, p95 = np.percentile(samples_ms, [50, 95])
     return Latency(size, float(p50), float(p95), len(samples_ms))

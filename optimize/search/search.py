@@ -1,43 +1,40 @@
-"""The search: build candidates, check, score and time them, choose the fastest inside the accuracy budget."""
+"""The search: cheap refusals first, then accuracy, then latency; the fastest inside the budget is chosen.
+
+A candidate that cannot be built, judged or run is recorded with its reason, and the search goes on. What was found out is kept in a
+`Cache`: a search that was killed goes on where it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import onnx
-
-from optimize.data.interactions import Interactions
-from optimize.export.files import files_of, save_graph
-from optimize.export.parity import TOLERANCE, check_parity, request_feeds
-from optimize.export.to_onnx import export_ranking
-from optimize.models.base import RankingModel
-from optimize.passes.base import Pass, PassNotApplicable
-from optimize.passes.fp16 import Fp16
-from optimize.passes.int8_dynamic import Int8Dynamic
-from optimize.search.budget import NeChange, ne_change
-from optimize.search.machine import describe_machine, package_versions
-from optimize.search.measure import measure
-from optimize.search.report import CandidateRecord, OptimizeReport
-from optimize.training.metrics import evaluate
-from serving.contract.errors import PilotageError
-from serving.contract.fields import REQUEST_INDEX
-from serving.contract.manifest import ranking_signature
+from optimize.export.files import files_of
+from optimize.search.budget import CONFIDENCE, Bootstrap, Budget, Change
+from optimize.search.builds import Builds, Refused, size_of
+from optimize.search.cache import Cache, feeds_digest, key_of, told
+from optimize.search.candidates import Candidate, with_reference
+from optimize.search.choice import choose, pareto
+from optimize.search.explanation import explain
+from optimize.search.machine import cpu_identity, describe_machine, package_versions
+from optimize.search.measure import FIRST_ROUNDS, Latency, Samples, measure, summary, survivors
+from optimize.search.report import BudgetRecord, CandidateRecord, OptimizeReport
+from optimize.search.scores import Score, Scores
+from optimize.search.subject import Subject
 from serving.runtime.session import GraphSession
 
-REFERENCE = "fp32"
-SIZES = (1, 100, 500)
-DECISIVE_SIZE = 500
-"""Candidates at which latency decides: the largest size, where the graph and not the overhead is measured."""
+SAME = 1e-6
+"""Answers this near to the reference's, as a share of its largest, are the same answers in another order of float32 sums, and no
+statistics is needed to say so; half of the tolerance of `optimize.export.parity` would still be five times as much."""
 
-SCORING_ROWS = 4096
-TIE_PCT = 3.0
-"""Variants within 3 % of the fastest count as equally fast: medians of repeated searches on one machine moved by that
-much. Among them the one with the fewest passes wins: a change must earn its place."""
+CHECKPOINT_S = 2.0
+
+Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -46,181 +43,223 @@ class SearchSettings:
 
     Attributes
     ----------
-    max_ne_increase_pct
-        Accuracy budget: the upper end of the NE change's interval may not exceed it.
+    budget
+        The upper end of the change's interval may not exceed it.
     threads
         Threads of a run, those that the service will use.
     rounds
         Interleaved timing rounds.
     """
 
-    max_ne_increase_pct: float = 0.1
+    budget: Budget = field(default_factory=Budget)
     threads: int = 1
     rounds: int = 60
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class _Variant:
-    name: str
-    passes: tuple[Pass, ...]
+@dataclass
+class _Found:
+    """What is known of a candidate so far."""
 
-    @property
-    def changes(self) -> str:
-        return "; ".join(p.changes for p in self.passes) or "as exported"
-
-
-VARIANTS = (_Variant(REFERENCE, ()), _Variant("fp16", (Fp16(),)), _Variant("int8_dynamic", (Int8Dynamic(),)))
-
-Progress = Callable[[str, float], None]
+    candidate: Candidate
+    path: Path | None = None
+    size_bytes: int | None = None
+    validation: Score | None = None
+    test: Score | None = None
+    change: Change | None = None
+    test_change: Change | None = None
+    refused: str | None = None
+    latency: tuple[Latency, ...] = ()
+    peak_memory_bytes: int | None = None
 
 
 def search(
-    model: RankingModel,
-    validation: Interactions,
-    test: Interactions,
-    run: str,
-    data: str,
-    folder: Path,
-    settings: SearchSettings,
-    progress: Progress,
+    subject: Subject, candidates: Sequence[Candidate], folder: Path, settings: SearchSettings, cache: Cache, progress: Progress
 ) -> OptimizeReport:
-    """Build every variant in `folder` (``NAME.onnx``, and its weights), judge it on `validation`, report it on `test`.
-
-    Parameters
-    ----------
-    run, data
-        Names for the report.
+    """Try all candidates; put the graphs of those that may ship into `folder`, as `CandidateRecord.file`.
 
     Raises
     ------
-    ExportError
-        The model cannot be exported, or the graph does not answer like the model.
-    PilotageError
-        The data is too small for the sizes that are timed.
+    SubjectError
+        The model or its data cannot be searched with.
+    DiskError
+        The disk is full; what was found so far is kept.
     """
-    if len(validation) < DECISIVE_SIZE:
-        raise PilotageError(f"the validation part has {len(validation)} interactions, timing {DECISIVE_SIZE} candidates needs as many")
-    progress("exporting", 0.0)
-    exported = export_ranking(model)
-    progress("building variants", 0.3)
-    sessions: dict[str, GraphSession] = {}
-    refusals: dict[str, str] = {}
-    for variant in VARIANTS:
-        try:
-            sessions[variant.name] = _build(variant, exported, model, folder, settings.threads)
-        except PassNotApplicable as error:
-            refusals[variant.name] = f"does not apply: {error}"
-        except Exception as error:
-            if variant.name == REFERENCE:
-                raise
-            refusals[variant.name] = f"could not be built: {type(error).__name__}: {error}"
-    parity = check_parity(model, sessions[REFERENCE], validation)
-
-    progress("scoring variants", 0.45)
-    on_validation = {name: score(session, validation) for name, session in sessions.items()}
-    on_test = {name: score(session, test) for name, session in sessions.items()}
-    changes: dict[str, NeChange] = {}
-    for name, probabilities in on_validation.items():
-        if not np.isfinite(probabilities).all():
-            refusals[name] = "gives probabilities that are not finite"
-        elif name != REFERENCE:
-            changes[name] = ne_change(validation.label, on_validation[REFERENCE], probabilities, settings.seed)
-            if not changes[name].is_within(settings.max_ne_increase_pct):
-                refusals[name] = f"NE worse by up to {changes[name].high_pct:.3f} %, the budget is {settings.max_ne_increase_pct} %"
-
-    feeds = {size: request_feeds(model.spec, validation, np.arange(size)) for size in SIZES}
-
-    def on_round(done: int) -> None:
-        progress(f"timing variants: round {done} of {settings.rounds}", 0.6 + 0.4 * done / settings.rounds)
-
-    latencies = measure(sessions, feeds, rounds=settings.rounds, seed=settings.seed, on_round=on_round)
-    candidates = tuple(
-        CandidateRecord(
-            name=variant.name,
-            passes=tuple(p.name for p in variant.passes),
-            changes=variant.changes,
-            size_bytes=_size_bytes(sessions[variant.name].path) if variant.name in sessions else None,
-            ne_change=changes.get(variant.name),
-            validation=_metrics(validation, on_validation.get(variant.name)),
-            test=_metrics(test, on_test.get(variant.name)),
-            latency=tuple(latencies.get(variant.name, ())),
-            refused=refusals.get(variant.name),
-        )
-        for variant in VARIANTS
-    )
-    chosen, reason = choose(candidates)
+    started = time.monotonic()
+    subject.require(settings.budget.metric)
+    listed = with_reference(candidates)
+    builds = Builds(subject, cache, threads=settings.threads)
+    scores = Scores(subject, settings.budget, builds, cache, threads=settings.threads)
+    found = [_Found(candidate) for candidate in listed]
+    _judge(found, builds, scores, settings, progress)
+    allowed = [one for one in found if one.refused is None]
+    _time(allowed, subject, builds, settings, cache, lambda what, share: progress(what, 0.5 + 0.4 * share))
+    records = [_record(one) for one in found]
+    chosen, reason = choose(records, subject.decisive_size, subject.size_unit)
+    front = pareto(records, subject.decisive_size)
+    records = [record.model_copy(update={"pareto": record.name in front}) for record in records]
+    for one in allowed:
+        assert one.path is not None
+        link_graph(one.path, folder)
+    looks = len(listed) - 1
     return OptimizeReport(
         created_at=datetime.now(UTC),
-        run=run,
-        data=data,
-        rows={"validation": len(validation), "test": len(test)},
-        fingerprints={"validation": validation.fingerprint(), "test": test.fingerprint()},
-        max_ne_increase_pct=settings.max_ne_increase_pct,
-        parity_tolerance=TOLERANCE,
-        parity=tuple(parity),
-        decisive_candidates=DECISIVE_SIZE,
-        candidates=candidates,
+        seconds=time.monotonic() - started,
+        run=subject.name,
+        data=subject.data,
+        family=subject.family,
+        rows={"validation": len(_score(found[0].validation).losses), "test": len(_score(found[0].test).losses)},
+        fingerprints={"validation": subject.validation.fingerprint, "test": subject.test.fingerprint},
+        budget=BudgetRecord(
+            metric=settings.budget.metric,
+            limit=settings.budget.limit,
+            unit=settings.budget.of.unit,
+            confidence=CONFIDENCE,
+            looks=looks,
+        ),
+        parity_tolerance=subject.parity_tolerance,
+        parity=subject.parity,
+        size_unit=subject.size_unit,
+        decisive_size=subject.decisive_size,
+        candidates=tuple(records),
         chosen=chosen,
         reason=reason,
+        explanation=explain(records, chosen, settings.budget, looks, subject.decisive_size, subject.size_unit),
         machine=describe_machine(settings.threads),
         versions=package_versions(),
     )
 
 
-def score(session: GraphSession, data: Interactions) -> npt.NDArray[np.float32]:
-    """Probabilities ``(B,) float32`` of interactions, each its own request."""
-    names = [tensor.name for tensor in session.signature.inputs if tensor.name != REQUEST_INDEX]
-    chunks = []
-    for start in range(0, len(data), SCORING_ROWS):
-        feeds = {name: data.columns[name][start : start + SCORING_ROWS] for name in names}
-        feeds[REQUEST_INDEX] = np.arange(len(feeds[names[0]]), dtype=np.int64)
-        chunks.append(session.run(feeds)[0])
-    return np.concatenate(chunks)
+def _judge(found: Sequence[_Found], builds: Builds, scores: Scores, settings: SearchSettings, progress: Progress) -> None:
+    """Build and score; the reference, which comes first, must pass."""
+    looks = len(found) - 1
+    bootstrap: dict[str, Bootstrap] = {}
+    for number, one in enumerate(found):
+
+        def step(what: str, number: int = number, name: str = one.candidate.name) -> None:
+            progress(f"{name}: {what}", 0.5 * number / len(found))
+
+        step("building")
+        try:
+            one.path = builds.build(one.candidate)
+            one.size_bytes = size_of(one.path)
+            step("judging")
+            one.validation = scores.of(one.candidate, "validation")
+            if one.candidate.steps:
+                _hold_to_budget(one, found[0], settings, bootstrap, looks)
+            one.test = scores.of(one.candidate, "test")
+        except Refused as refused:
+            if not one.candidate.steps:
+                raise
+            one.refused = str(refused)
+            builds.forget(one.candidate)
+            one.path = None
+            continue
+        if one.candidate.steps:
+            sampled = _bootstrap(bootstrap, "test", len(one.test.losses), 1, settings.seed)
+            one.test_change = sampled.change(settings.budget.of, _score(found[0].test).losses, one.test.losses)
 
 
-def choose(candidates: Sequence[CandidateRecord]) -> tuple[str, str]:
-    """Pick the fastest candidate that was not refused; among ties of `TIE_PCT`, the fewest passes, then the smallest file.
+def _hold_to_budget(one: _Found, reference: _Found, settings: SearchSettings, bootstrap: dict[str, Bootstrap], looks: int) -> None:
+    before, after = _score(reference.validation), _score(one.validation)
+    metric, limit = settings.budget.of, settings.budget.limit
+    if after.differences.max_abs <= SAME * after.differences.largest:
+        one.change = Change(0.0, 0.0, 0.0)
+        return
+    sampled = _bootstrap(bootstrap, "validation", len(after.losses), looks, settings.seed)
+    one.change = sampled.change(metric, before.losses, after.losses)
+    if not one.change.is_within(limit):
+        shown = f"{metric.title} worse by {metric.show(one.change.value)}, maybe by up to {metric.show(one.change.high)}"
+        raise Refused(f"{shown}; the budget is {metric.show(limit)}")
 
-    Returns
-    -------
-    tuple
-        The name, and the reason in a sentence.
+
+def _bootstrap(held: dict[str, Bootstrap], part: str, rows: int, looks: int, seed: int) -> Bootstrap:
+    if part not in held:
+        held[part] = Bootstrap(rows, looks=looks, seed=seed)
+    return held[part]
+
+
+def _time(allowed: Sequence[_Found], subject: Subject, builds: Builds, settings: SearchSettings, cache: Cache, progress: Progress) -> None:
+    """Race those that are left: all for some rounds, those in reach of the fastest for the rest."""
+    names = [one.candidate.name for one in allowed]
+    feeds = {size: feeds_digest(of_size) for size, of_size in subject.timing.items()}
+    graphs = sorted(builds.key(one.candidate) for one in allowed)
+    key = key_of(graphs, feeds, settings.threads, settings.rounds, settings.seed, cpu_identity())
+    held = cache.read("latencies", key) or {"samples": [], "done": False}
+    samples: Samples = {(name, size): values for name, size, values in held["samples"]}
+    if not held["done"]:
+        sessions = {one.candidate.name: GraphSession(_path(one), threads=settings.threads) for one in allowed}
+        saved = time.monotonic()
+
+        def on_round(taken: Samples) -> None:
+            nonlocal saved
+            rounds = max(map(len, taken.values()))
+            progress(f"timing: round {rounds} of {settings.rounds}", rounds / settings.rounds)
+            if time.monotonic() - saved >= CHECKPOINT_S:
+                _keep(cache, key, taken, done=False)
+                saved = time.monotonic()
+
+        first = min(FIRST_ROUNDS, settings.rounds)
+        samples = measure(sessions, subject.timing, rounds=first, seed=settings.seed, samples=samples, on_round=on_round)
+        early = {pair: values[:first] for pair, values in samples.items()}
+        left = survivors(early, subject.decisive_size, always=names[:1])
+        samples = measure(
+            {name: sessions[name] for name in left},
+            subject.timing,
+            rounds=settings.rounds,
+            seed=settings.seed,
+            samples=samples,
+            on_round=on_round,
+        )
+        _keep(cache, key, samples, done=True)
+    for one in allowed:
+        one.latency = tuple(summary(size, samples[one.candidate.name, size]) for size in subject.timing)
+
+
+def _keep(cache: Cache, key: str, samples: Mapping[tuple[str, int], list[float]], *, done: bool) -> None:
+    cache.write("latencies", key, {"samples": [[name, size, values] for (name, size), values in samples.items()], "done": done})
+
+
+def link_graph(path: Path, folder: Path) -> None:
+    """Give a graph, and its weights, a second name in `folder`; copied where the file system cannot link.
+
+    Raises
+    ------
+    DiskError
+        It cannot be written.
     """
-    allowed = [c for c in candidates if c.refused is None]
-    fastest = min(allowed, key=_decisive_ms)
-    tied = [c for c in allowed if _decisive_ms(c) <= _decisive_ms(fastest) * (1 + TIE_PCT / 100)]
-    chosen = min(tied, key=lambda c: (len(c.passes), c.size_bytes or 0))
-    reason = f"{chosen.name} takes {_decisive_ms(chosen):.2f} ms for {DECISIVE_SIZE} candidates"
-    if chosen.name != REFERENCE:
-        reference = next(c for c in candidates if c.name == REFERENCE)
-        reason += f", {_decisive_ms(reference) / _decisive_ms(chosen):.2f}× as fast as {REFERENCE}"
-    others = [c.name for c in tied if c is not chosen]
-    if others:
-        reason += f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} as fast within {TIE_PCT:g} %, but changed more"
-    return chosen.name, reason
+    for file in files_of(path):
+        target = folder / file.name
+        with told(target):
+            try:
+                os.link(file, target)
+            except OSError:
+                shutil.copyfile(file, target)
 
 
-def _decisive_ms(candidate: CandidateRecord) -> float:
-    return next(latency.p50_ms for latency in candidate.latency if latency.candidates == DECISIVE_SIZE)
+def _record(one: _Found) -> CandidateRecord:
+    return CandidateRecord(
+        name=one.candidate.name,
+        file=one.path.name if one.path and one.refused is None else None,
+        passes=tuple(step.name for step in one.candidate.steps),
+        changes=one.candidate.changes,
+        size_bytes=one.size_bytes,
+        peak_memory_bytes=one.peak_memory_bytes,
+        change=one.change,
+        test_change=one.test_change,
+        validation=one.validation.metrics if one.validation else {},
+        test=one.test.metrics if one.test else {},
+        differences=one.validation.differences if one.validation else None,
+        latency=one.latency,
+        refused=one.refused,
+    )
 
 
-def _size_bytes(graph: Path) -> int:
-    return sum(file.stat().st_size for file in files_of(graph))
+def _score(score: Score | None) -> Score:
+    assert score is not None, "the reference is always scored"
+    return score
 
 
-def _build(variant: _Variant, exported: onnx.ModelProto, model: RankingModel, folder: Path, threads: int) -> GraphSession:
-    graph = exported
-    for step in variant.passes:
-        graph = step.apply(graph)
-    path = folder / f"{variant.name}.onnx"
-    save_graph(graph, path)
-    session = GraphSession(path, threads=threads)
-    session.require(ranking_signature(model.spec))
-    return session
-
-
-def _metrics(data: Interactions, probabilities: npt.NDArray[np.float32] | None) -> dict[str, float]:
-    if probabilities is None or not np.isfinite(probabilities).all():
-        return {}
-    return evaluate(data.label, probabilities, data.group)
+def _path(one: _Found) -> Path:
+    assert one.path is not None, "what is not refused was built"
+    return one.path

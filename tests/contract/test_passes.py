@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 from optimize.passes.base import Pass, PassNotApplicable
 from optimize.passes.registry import PASSES as KINDS
 from optimize.passes.registry import parse_pass
-from optimize.search.search import VARIANTS
 from serving.contract.fields import MISSING_STRING, REQUEST_INDEX, CategoricalField, FeatureSpec
 from serving.contract.manifest import ranking_signature
 from serving.runtime.session import GraphSession
@@ -84,7 +83,6 @@ def _tensor_bytes(model: onnx.ModelProto, *kinds: int) -> int:
 def test_names_are_unique_and_changes_are_told() -> None:
     assert all(step.changes for step in PASSES.values())
     assert all(name == name.lower() and " " not in name for name in PASSES)
-    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
 
 
 def test_the_input_model_is_not_changed(step: Pass, model: onnx.ModelProto) -> None:

@@ -35,6 +35,9 @@ epochs = 1
 batch_size = 256
 """
 
+CANDIDATES = ("--candidate", "fp16", "--candidate", "int8_dynamic", "--candidate", "fuse_attention")
+NAMES = ["fp32", "fp16", "int8_dynamic", "fuse_attention"]
+
 HEAVY = ("torch", "bentoml", "locust", "gevent", "onnxruntime", "onnx", "numpy", "lightgbm", "matplotlib")
 WRONG_USE = 2
 
@@ -80,7 +83,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
         folder,
         _pilotage("train", "--recipe", "small.toml", "--out", "run", "--threads", "1", "--seed", "3", "--json", cwd=folder),
         # The recipe's model is hardly trained, and the test is not about it: a wide budget, so that nothing depends on its noise.
-        _pilotage("optimize", "run", "--rounds", "5", "--threads", "1", "--max-ne-increase-pct", "50", "--json", cwd=folder),
+        _pilotage("optimize", "run", "--rounds", "5", "--threads", "1", "--max-ne-increase-pct", "50", *CANDIDATES, "--json", cwd=folder),
         _pilotage("bundle", "create", "run", "--out", "bundle", "--version", "7", cwd=folder),
     )
 
@@ -117,9 +120,11 @@ def test_optimize_prints_the_report_and_writes_the_variants(pipeline: Pipeline) 
     assert _files(folder) == {"report.json", "report.html"} | {
         f"{name}.{kind}" for name in ("fp32", "fp16", "int8_dynamic") for kind in ("onnx", "weights")
     }
-    assert [candidate.name for candidate in report.candidates] == ["fp32", "fp16", "int8_dynamic"]
+    assert [candidate.name for candidate in report.candidates] == NAMES
+    assert (report.candidates[3].refused or "").startswith("fuse_attention does not apply: the model has no")
+    assert report.budget.looks == 3
     assert all(latency.rounds == 5 for candidate in report.candidates for latency in candidate.latency)
-    assert report.fingerprints == {part: read_run(pipeline.run).fingerprints[part] for part in ("validation", "test")}
+    assert report.rows == {"validation": 525, "test": 600}, "an eighth of the validation part calibrates"
     assert next(c for c in report.candidates if c.name == report.chosen).refused is None
 
 
@@ -212,7 +217,7 @@ def test_a_run_that_was_not_optimized_makes_no_bundle(pipeline: Pipeline, tmp_pa
     ("options", "words"),
     [
         (["--variant", "int8_dynamic"], ["variant 'int8_dynamic' was refused: NE worse"]),
-        (["--variant", "int4"], ["there is no variant 'int4'", "fp32, fp16, int8_dynamic"]),
+        (["--variant", "int4"], ["there is no variant 'int4'", "fp32, fp16, int8_dynamic, fuse_attention"]),
         (["--name", "Bad Name"], ["name: String should match pattern"]),
     ],
 )

@@ -1,44 +1,88 @@
-"""The accuracy budget: a paired bootstrap, and who is chosen inside it."""
+"""The accuracy budget: a paired bootstrap that holds for all candidates at once."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from optimize.search.budget import NeChange, ne_change
-from optimize.search.measure import Latency
-from optimize.search.report import CandidateRecord
-from optimize.search.search import DECISIVE_SIZE, TIE_PCT, choose
-from optimize.training.metrics import normalized_entropy
+from optimize.search.budget import Bootstrap, Change
+from optimize.search.metrics import METRICS
+from optimize.training.metrics import auc, normalized_entropy
+from serving.contract.errors import PilotageError
 
 ROWS = 4000
+NE, AUC, ACCURACY, COSINE = (METRICS[name] for name in ("ne", "auc", "accuracy", "cosine"))
 
 
-def _draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw(seed: int, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    probability = (1 / (1 + np.exp(-rng.normal(-1.5, 1, ROWS)))).astype(np.float32)
-    return (rng.random(ROWS) < probability).astype(np.float32), probability
+    probability = (1 / (1 + np.exp(-rng.normal(-1.5, 1, rows)))).astype(np.float32)
+    return (rng.random(rows) < probability).astype(np.float32), probability
 
 
-def _shifted(probability: np.ndarray, by: float) -> np.ndarray:
+def _shifted(probability: np.ndarray, by: float | np.ndarray) -> np.ndarray:
     logit = np.log(probability / (1 - probability)) + by
     return (1 / (1 + np.exp(-logit))).astype(np.float32)
 
 
+def _change(label: np.ndarray, reference: np.ndarray, variant: np.ndarray, looks: int = 1, seed: int = 0, metric: object = NE) -> Change:
+    before, after = (metric.losses(label, answers, reference) for answers in (reference, variant))
+    return Bootstrap(len(label), looks=looks, seed=seed).change(metric, before, after)
+
+
 def test_identical_predictions_fit_a_budget_of_nothing() -> None:
     label, probability = _draw(0)
-    change = ne_change(label, probability, probability.copy(), seed=0)
-    assert change == NeChange(0.0, 0.0, 0.0)
+    change = _change(label, probability, probability.copy())
+    assert change == Change(0.0, 0.0, 0.0)
     assert change.is_within(0.0)
 
 
 def test_change_is_that_of_normalized_entropy() -> None:
     label, probability = _draw(1)
     worse = _shifted(probability, 0.5)
-    change = ne_change(label, probability, worse, seed=0)
+    change = _change(label, probability, worse)
     expected = 100 * (normalized_entropy(label, worse) / normalized_entropy(label, probability) - 1)
-    assert change.change_pct == pytest.approx(expected, rel=1e-9)
-    assert change.low_pct < change.change_pct < change.high_pct
+    assert change.value == pytest.approx(expected, rel=1e-9)
+    assert change.low < change.value < change.high
+
+
+def test_change_is_that_of_auc() -> None:
+    label, probability = _draw(1)
+    noisy = _shifted(probability, np.random.default_rng(0).normal(0, 0.5, ROWS))
+    change = _change(label, probability, noisy, metric=AUC)
+    assert change.value == pytest.approx(auc(label, probability) - auc(label, noisy), abs=1e-12)
+
+
+def test_auc_interval_is_as_wide_as_that_of_redrawn_data() -> None:
+    """Placement values against the truth: the spread of the difference over new data sets."""
+    differences, widths = [], []
+    for seed in range(40):
+        label, probability = _draw(seed, 1500)
+        noisy = _shifted(probability, np.random.default_rng(100 + seed).normal(0, 0.5, 1500))
+        differences.append(auc(label, probability) - auc(label, noisy))
+        if seed < 5:
+            change = _change(label, probability, noisy, metric=AUC)
+            widths.append((change.high - change.low) / 2 / 1.96)
+    assert np.mean(widths) == pytest.approx(np.std(differences), rel=0.35), "a spread of 40 values is itself off by 11 %"
+
+
+def test_accuracy_counts_mistakes_and_a_hundred_right_answers_prove_little() -> None:
+    label = np.repeat([0, 1, 2, 3], 25)
+    answers = np.eye(4, dtype=np.float32)[label]
+    change = _change(label, answers, answers, metric=ACCURACY)
+    assert (change.value, change.low) == (0.0, 0.0)
+    assert change.high == pytest.approx(100 * (1 - 0.025 ** (1 / 100))), "3.6 points: as many may be wrong and not one be seen"
+    wrong = answers.copy()
+    wrong[:10] = wrong[99]
+    assert _change(label, answers, wrong, metric=ACCURACY).value == pytest.approx(10.0)
+
+
+def test_cosine_compares_with_the_reference_alone() -> None:
+    reference = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    losses = COSINE.losses(None, 3 * reference, reference)
+    np.testing.assert_allclose(losses, 0, atol=1e-7)
+    np.testing.assert_allclose(COSINE.losses(None, -reference, reference), 2, rtol=1e-6)
+    assert np.isnan(COSINE.losses(None, np.zeros_like(reference), reference)).all(), "no direction is no agreement"
 
 
 def test_interval_covers_the_true_change() -> None:
@@ -50,86 +94,63 @@ def test_interval_covers_the_true_change() -> None:
     covered = 0
     for seed in range(12):
         label = (np.random.default_rng(seed).random(ROWS) < truth).astype(np.float32)
-        change = ne_change(label, truth, q.astype(np.float32), seed)
-        covered += change.low_pct <= expected <= change.high_pct
+        change = _change(label, truth, q.astype(np.float32), seed=seed)
+        covered += change.low <= expected <= change.high
     assert covered >= 9, "P(fewer than 9 of 12 at 95 %) is 0.2 %"
+
+
+def test_who_looks_often_needs_wider_intervals() -> None:
+    label, probability = _draw(2)
+    worse = _shifted(probability, np.random.default_rng(0).normal(0, 0.2, ROWS))
+    once, often = _change(label, probability, worse), _change(label, probability, worse, looks=20)
+    assert often.value == once.value
+    # Normal quantiles: 3.02 standard errors at 1 - 0.025 / 20, 1.96 at 1 - 0.025.
+    assert (often.high - often.low) / (once.high - once.low) == pytest.approx(3.02 / 1.96, rel=0.12)
+
+
+def test_the_luckiest_of_twenty_bad_candidates_is_not_let_through() -> None:
+    """All are truly worse by half the noise of one look; judged one by one some would pass."""
+    lucky_once = lucky_often = 0
+    for seed in range(10):
+        label, probability = _draw(seed)
+        rng = np.random.default_rng(1000 + seed)
+        naive, honest = Bootstrap(ROWS, seed=seed), Bootstrap(ROWS, looks=20, seed=seed)
+        before = NE.losses(label, probability, probability)
+        # Losses that are worse by 0.3 % of the mean, under noise of 0.16 % of it: a budget of 0 must refuse all of them.
+        after = [before + before.mean() * (0.003 + 0.1 * rng.standard_normal(ROWS)) for _ in range(20)]
+        lucky_once += any(naive.change(NE, before, one).is_within(0.0) for one in after)
+        lucky_often += any(honest.change(NE, before, one).is_within(0.0) for one in after)
+    assert lucky_often == 0
+    assert lucky_once <= 10
 
 
 def test_pairing_makes_small_changes_visible() -> None:
     label, probability = _draw(2)
     noisy = _shifted(probability, 0.0) * np.float32(1.001)
-    change = ne_change(label, probability, noisy, seed=0)
+    change = _change(label, probability, noisy)
     losses = -(label * np.log(probability) + (1 - label) * np.log(1 - probability))
     unpaired_pct = 100 * 1.96 * np.sqrt(2) * losses.std() / np.sqrt(ROWS) / losses.mean()
-    assert change.high_pct - change.low_pct < unpaired_pct / 20
+    assert change.high - change.low < unpaired_pct / 20
 
 
 def test_clearly_worse_is_outside_and_better_is_inside() -> None:
     label, probability = _draw(3)
-    assert not ne_change(label, probability, _shifted(probability, 1.0), seed=0).is_within(1.0)
-    assert ne_change(label, _shifted(probability, 1.0), probability, seed=0).is_within(0.0)
+    assert not _change(label, probability, _shifted(probability, 1.0)).is_within(1.0)
+    assert _change(label, _shifted(probability, 1.0), probability).is_within(0.0)
 
 
 def test_the_upper_end_decides_not_the_middle() -> None:
-    assert not NeChange(0.05, -0.1, 0.2).is_within(0.1)
-    assert NeChange(0.05, 0.0, 0.1).is_within(0.1)
+    assert not Change(0.05, -0.1, 0.2).is_within(0.1)
+    assert Change(0.05, 0.0, 0.1).is_within(0.1)
+    assert not Change(float("nan"), float("nan"), float("nan")).is_within(1e9)
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     label, probability = _draw(4)
-    first, again = (ne_change(label, probability, _shifted(probability, 0.1), seed=5) for _ in range(2))
+    first, again = (_change(label, probability, _shifted(probability, 0.1), seed=5) for _ in range(2))
     assert first == again
 
 
-def _candidate(
-    name: str, p50_ms: float, *, passes: int = 0, refused: str | None = None, size_bytes: int = 100, built: bool = True
-) -> CandidateRecord:
-    latency = (
-        Latency(candidates=1, p50_ms=9.0, p95_ms=9.0, rounds=5),
-        Latency(candidates=DECISIVE_SIZE, p50_ms=p50_ms, p95_ms=9.0, rounds=5),
-    )
-    return CandidateRecord(
-        name=name,
-        passes=tuple(f"pass_{i}" for i in range(passes)),
-        changes="",
-        size_bytes=size_bytes if built else None,
-        ne_change=None,
-        validation={},
-        test={},
-        latency=latency if built else (),
-        refused=refused,
-    )
-
-
-def test_the_fastest_allowed_is_chosen_with_its_reason() -> None:
-    name, reason = choose([_candidate("fp32", 4.0), _candidate("fp16", 4.5, passes=1), _candidate("int8_dynamic", 2.0, passes=1)])
-    assert name == "int8_dynamic"
-    assert reason == "int8_dynamic takes 2.00 ms for 500 candidates, 2.00× as fast as fp32"
-
-
-def test_what_is_refused_or_was_not_built_is_never_chosen() -> None:
-    candidates = [
-        _candidate("fp32", 4.0),
-        _candidate("fast", 0.1, passes=1, refused="NE worse"),
-        _candidate("none", 0, refused="could not be built", built=False),
-    ]
-    assert choose(candidates)[0] == "fp32"
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_among_equally_fast_ones_the_fewest_passes_win(order: int) -> None:
-    barely = 4.0 / (1 + TIE_PCT / 100) * 1.001
-    candidates = [_candidate("fp32", 4.0), _candidate("int8_dynamic", barely, passes=1)][::order]
-    name, reason = choose(candidates)
-    assert name == "fp32"
-    assert "int8_dynamic is as fast within 3 %" in reason
-
-
-def test_beyond_the_tie_speed_wins() -> None:
-    beyond = 4.0 / (1 + TIE_PCT / 100) * 0.999
-    assert choose([_candidate("fp32", 4.0), _candidate("int8_dynamic", beyond, passes=1)])[0] == "int8_dynamic"
-
-
-def test_among_ties_with_as_many_passes_the_smallest_file_wins() -> None:
-    candidates = [_candidate("fp32", 9.0), _candidate("a", 2.0, passes=1, size_bytes=300), _candidate("b", 2.01, passes=1, size_bytes=200)]
-    assert choose(candidates)[0] == "b"
+def test_a_share_of_nothing_is_an_error_that_says_so() -> None:
+    with pytest.raises(PilotageError, match="the reference has a ne of 0 on 30 examples"):
+        Bootstrap(30).change(NE, np.zeros(30), np.ones(30))

@@ -8,11 +8,12 @@ from typing import Any, cast
 import numpy as np
 
 from optimize.search import measure as module
-from optimize.search.measure import WARM_UP_RUNS, Latency, measure
+from optimize.search.measure import DROP_FACTOR, WARM_UP_RUNS, Samples, measure, summary, survivors
 from serving.runtime.session import GraphSession
 
 ROUNDS = 8
 SIZES = (1, 500)
+COSTS = {"fp32": 2.0, "int8": 0.5, "fp16": 3.0}
 
 
 class _Session:
@@ -28,14 +29,17 @@ class _Session:
         return []
 
 
-def _measure(monkeypatch: Any, seed: int = 0) -> tuple[dict[str, list[Latency]], list[tuple[str, int]], list[int]]:
+def _measure(monkeypatch: Any, seed: int = 0, samples: Samples | None = None) -> tuple[Samples, list[tuple[str, int]], list[int]]:
     log: list[tuple[str, int]] = []
     clock = [0.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
-    sessions = {name: cast(GraphSession, _Session(name, cost, log, clock)) for name, cost in (("fp32", 2.0), ("int8", 0.5), ("fp16", 3.0))}
+    sessions = {name: cast(GraphSession, _Session(name, cost, log, clock)) for name, cost in COSTS.items()}
     feeds = {size: {"request_index": np.zeros(size, np.int64)} for size in SIZES}
     seen: list[int] = []
-    return measure(sessions, feeds, rounds=ROUNDS, seed=seed, on_round=seen.append), log, seen
+    taken = measure(
+        sessions, feeds, rounds=ROUNDS, seed=seed, samples=samples, on_round=lambda all_: seen.append(max(map(len, all_.values())))
+    )
+    return taken, log, seen
 
 
 def test_each_pair_is_timed_once_a_round(monkeypatch: Any) -> None:
@@ -54,14 +58,35 @@ def test_the_order_within_a_round_changes(monkeypatch: Any) -> None:
 
 
 def test_warm_up_is_not_timed(monkeypatch: Any) -> None:
-    latencies, log, _ = _measure(monkeypatch)
-    assert Counter(log[: 6 * WARM_UP_RUNS]) == {(name, size): WARM_UP_RUNS for name in latencies for size in SIZES}
-    assert all(latency.rounds == ROUNDS for found in latencies.values() for latency in found)
+    samples, log, _ = _measure(monkeypatch)
+    assert Counter(log[: 6 * WARM_UP_RUNS]) == dict.fromkeys(samples, WARM_UP_RUNS)
+    assert all(len(values) == ROUNDS for values in samples.values())
 
 
 def test_each_variant_gets_its_own_times_by_size(monkeypatch: Any) -> None:
-    latencies, _, _ = _measure(monkeypatch)
-    for name, cost in (("fp32", 2.0), ("int8", 0.5), ("fp16", 3.0)):
-        assert [latency.candidates for latency in latencies[name]] == list(SIZES)
-        np.testing.assert_allclose([latency.p50_ms for latency in latencies[name]], [cost, 500 * cost], rtol=1e-6)
-        assert all(latency.p95_ms >= latency.p50_ms * (1 - 1e-9) for latency in latencies[name])
+    samples, _, _ = _measure(monkeypatch)
+    assert list(samples) == [(name, size) for name in COSTS for size in SIZES]
+    for (name, size), values in samples.items():
+        found = summary(size, values)
+        np.testing.assert_allclose([found.p50_ms, found.p95_ms], COSTS[name] * size, rtol=1e-6)
+        assert (found.size, found.rounds) == (size, ROUNDS)
+
+
+def test_rounds_that_are_there_are_not_measured_again(monkeypatch: Any) -> None:
+    known: Samples = {(name, size): [7.0] * 5 for name in COSTS for size in SIZES}
+    samples, log, seen = _measure(monkeypatch, samples=known)
+    assert seen == [6, 7, 8]
+    assert len(log) == 6 * (WARM_UP_RUNS + 3)
+    assert all(values[:5] == [7.0] * 5 and len(values) == ROUNDS for values in samples.values())
+    assert all(len(values) == 5 for values in known.values()), "the caller's are his"
+    again, log, _ = _measure(monkeypatch, samples=samples)
+    assert (again, log) == (samples, [])
+
+
+def test_who_is_clearly_slower_leaves_early() -> None:
+    samples: Samples = {
+        (name, size): [cost * size, 0.9 * cost * size, 50.0 * size]
+        for size in SIZES
+        for name, cost in (("fp32", 9.0), ("a", 1.0), ("b", 1.2), ("c", 1.0 + DROP_FACTOR))
+    }
+    assert survivors(samples, 500, always=["fp32"]) == ["fp32", "a", "b"]

@@ -1,0 +1,125 @@
+"""What is tried: compositions of passes, as text, and a list for each family of models.
+
+A list holds single techniques, so that the report can say what each brought, and the compositions that won where they were measured. A
+pass that this version does not have drops its candidates from the list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optimize.passes.base import Pass
+from optimize.passes.registry import PASSES, parse_pass
+
+REFERENCE = "fp32"
+
+Family = str
+
+DEFAULTS: dict[Family, tuple[str, ...]] = {
+    "ranking": (
+        "clean_up",
+        "fp16",
+        "int8_dynamic",
+        "clean_up+int8_dynamic",
+        "split_request+int8_dynamic",
+        "fold_calibration+int8_dynamic",
+        "clean_up+smooth_quant+int8_dynamic",
+        "clean_up+int8_static",
+        "clean_up+mixed_precision",
+        "table_fp16",
+        "table_bits",
+        "clean_up+int8_dynamic+table_bits",
+        "clean_up+smooth_quant+int8_dynamic+table_bits",
+        "clean_up+int8_dynamic+table_bits:bits=4",
+        "clean_up+low_rank:rank=32",
+        "clean_up+low_rank:rank=32+int8_dynamic",
+        "clean_up+low_rank:rank=32+smooth_quant+int8_dynamic+table_bits",
+        "clean_up+prune_neurons+int8_dynamic+table_bits",
+    ),
+    "transformer": (
+        "clean_up",
+        "fuse_attention",
+        "fuse_attention+fuse_gelu+merge_projections",
+        "fp16",
+        "weight_only",
+        "int8_dynamic",
+        "fuse_attention+fuse_gelu+int8_dynamic",
+        "fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
+        "fuse_attention+fuse_gelu+merge_projections+smooth_quant+int8_dynamic",
+        "fuse_attention+fuse_gelu+int8_static",
+        "fuse_attention+fuse_gelu+mixed_precision",
+        "last_token+fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
+        "conv_to_matmul+last_token+fuse_attention+fuse_gelu+merge_projections+smooth_quant+int8_dynamic",
+        "prune_heads+fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
+    ),
+    "any": (
+        "clean_up",
+        "fp16",
+        "int8_dynamic",
+        "clean_up+int8_dynamic",
+        "clean_up+int8_static",
+        "clean_up+smooth_quant+int8_dynamic",
+        "clean_up+mixed_precision",
+        "clean_up+weight_only",
+        "clean_up+prune_neurons+int8_dynamic",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A composition; without a step it is the reference."""
+
+    steps: tuple[Pass, ...]
+
+    @property
+    def name(self) -> str:
+        """The steps as text, ``clean_up+low_rank:rank=32``."""
+        return "+".join(step.name for step in self.steps) or REFERENCE
+
+    @property
+    def file_stem(self) -> str:
+        """The name as every file system takes it."""
+        return re.sub(r"[^a-zA-Z0-9._+-]+", "-", self.name)
+
+    @property
+    def changes(self) -> str:
+        """What the steps change, in words."""
+        return "; ".join(step.changes for step in self.steps) or "as exported"
+
+    def needs_calibration(self) -> bool:
+        """Whether a step cannot do without calibration data."""
+        return any("calibration" in step.needs for step in self.steps)
+
+
+def parse_candidate(text: str) -> Candidate:
+    """Read ``PASS+PASS:option=value``; a ``+`` inside an option's value stays there.
+
+    Raises
+    ------
+    UnknownPass
+        Naming what is wrong.
+    """
+    if text.strip() in ("", REFERENCE):
+        return Candidate(())
+    steps: list[str] = []
+    for part in text.strip().split("+"):
+        if steps and part.partition(":")[0] not in PASSES and ":" in steps[-1]:
+            steps[-1] += f"+{part}"
+        else:
+            steps.append(part)
+    return Candidate(tuple(parse_pass(step) for step in steps))
+
+
+def default_candidates(family: Family) -> list[Candidate]:
+    """The reference and the list of `family`, of passes that there are."""
+    listed = DEFAULTS.get(family, DEFAULTS["any"])
+    known = [text for text in listed if all(step.partition(":")[0] in PASSES for step in text.split("+"))]
+    return with_reference([parse_candidate(text) for text in known])
+
+
+def with_reference(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The reference first, each composition once."""
+    return list({candidate.name: candidate for candidate in (Candidate(()), *candidates)}.values())

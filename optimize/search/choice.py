@@ -1,0 +1,62 @@
+"""Who is chosen among those that may be, who is worth a look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optimize.search.candidates import REFERENCE
+from optimize.search.report import CandidateRecord
+
+TIE_PCT = 3.0
+"""Variants within 3 % of the fastest count as equally fast: medians of repeated searches on one machine moved by that much."""
+
+SMALLER_FACTOR = 0.9
+"""Among ties a file that is a tenth smaller has earned its passes. Else the fewest passes win: a change must earn its place."""
+
+
+def choose(candidates: Sequence[CandidateRecord], size: int, size_unit: str) -> tuple[str, str]:
+    """Pick the fastest candidate that was not refused; among ties of `TIE_PCT`, a clearly smaller file, then the fewest passes.
+
+    Parameters
+    ----------
+    size
+        At which latency decides.
+
+    Returns
+    -------
+    tuple
+        The name, and the reason in a sentence.
+    """
+    allowed = [c for c in candidates if c.refused is None and c.p50_ms(size) is not None]
+    fastest = min(_ms(c, size) for c in allowed)
+    tied = [c for c in allowed if _ms(c, size) <= fastest * (1 + TIE_PCT / 100)]
+    smallest = min(c.size_bytes or 0 for c in tied)
+    chosen = min((c for c in tied if (c.size_bytes or 0) * SMALLER_FACTOR <= smallest), key=lambda c: (len(c.passes), c.size_bytes or 0))
+    reason = f"{chosen.name} takes {_ms(chosen, size):.2f} ms for {size} {size_unit}"
+    if chosen.name != REFERENCE:
+        reference = next(c for c in candidates if c.name == REFERENCE)
+        reason += f", {_ms(reference, size) / _ms(chosen, size):.2f}× as fast as {REFERENCE}"
+    others = [c.name for c in tied if c is not chosen]
+    if others:
+        reason += f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} as fast within {TIE_PCT:g} %, but larger or changed more"
+    return chosen.name, reason
+
+
+def pareto(candidates: Sequence[CandidateRecord], size: int) -> set[str]:
+    """Names of those that no other candidate that may be chosen dominates in latency, size, memory and quality."""
+    points = {c.name: _point(c, size) for c in candidates if c.refused is None and c.p50_ms(size) is not None}
+    return {name for name, point in points.items() if not any(_dominates(other, point) for other in points.values())}
+
+
+def _ms(candidate: CandidateRecord, size: int) -> float:
+    found = candidate.p50_ms(size)
+    return float("inf") if found is None else found
+
+
+def _point(candidate: CandidateRecord, size: int) -> tuple[float, float, float, float]:
+    change = candidate.change.value if candidate.change else 0.0
+    return _ms(candidate, size), candidate.size_bytes or 0, candidate.peak_memory_bytes or 0, change
+
+
+def _dominates(other: tuple[float, ...], point: tuple[float, ...]) -> bool:
+    return other != point and all(a <= b for a, b in zip(other, point, strict=True))

@@ -1,0 +1,115 @@
+"""Who is chosen among those that may be, and who is on the front."""
+
+from __future__ import annotations
+
+import pytest
+
+from optimize.search.budget import Budget, Change
+from optimize.search.choice import TIE_PCT, choose, pareto
+from optimize.search.explanation import explain
+from optimize.search.measure import Latency
+from optimize.search.report import CandidateRecord
+
+SIZE = 500
+
+
+def _candidate(
+    name: str,
+    p50_ms: float,
+    *,
+    passes: int = 0,
+    refused: str | None = None,
+    size_bytes: int = 100,
+    built: bool = True,
+    change: Change | None = None,
+    memory: int = 10,
+) -> CandidateRecord:
+    latency = (Latency(size=1, p50_ms=9.0, p95_ms=9.0, rounds=5), Latency(size=SIZE, p50_ms=p50_ms, p95_ms=9.0, rounds=5))
+    return CandidateRecord(
+        name=name,
+        passes=tuple(f"pass_{i}" for i in range(passes)),
+        changes="something",
+        size_bytes=size_bytes if built else None,
+        peak_memory_bytes=memory,
+        change=change,
+        test_change=change,
+        latency=latency if built else (),
+        refused=refused,
+    )
+
+
+def _chosen(candidates: list[CandidateRecord]) -> tuple[str, str]:
+    return choose(candidates, SIZE, "candidates")
+
+
+def test_the_fastest_allowed_is_chosen_with_its_reason() -> None:
+    name, reason = _chosen([_candidate("fp32", 4.0), _candidate("fp16", 4.5, passes=1), _candidate("int8_dynamic", 2.0, passes=1)])
+    assert name == "int8_dynamic"
+    assert reason == "int8_dynamic takes 2.00 ms for 500 candidates, 2.00× as fast as fp32"
+
+
+def test_what_is_refused_or_was_not_built_is_never_chosen() -> None:
+    candidates = [
+        _candidate("fp32", 4.0),
+        _candidate("fast", 0.1, passes=1, refused="NE worse"),
+        _candidate("none", 0, refused="could not be built", built=False),
+    ]
+    assert _chosen(candidates)[0] == "fp32"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_among_equally_fast_ones_the_fewest_passes_win(order: int) -> None:
+    barely = 4.0 / (1 + TIE_PCT / 100) * 1.001
+    candidates = [_candidate("fp32", 4.0), _candidate("int8_dynamic", barely, passes=1)][::order]
+    name, reason = _chosen(candidates)
+    assert name == "fp32"
+    assert "int8_dynamic is as fast within 3 %" in reason
+
+
+def test_beyond_the_tie_speed_wins() -> None:
+    beyond = 4.0 / (1 + TIE_PCT / 100) * 0.999
+    assert _chosen([_candidate("fp32", 4.0), _candidate("int8_dynamic", beyond, passes=1)])[0] == "int8_dynamic"
+
+
+def test_among_ties_a_clearly_smaller_file_wins_over_fewer_passes() -> None:
+    slow = _candidate("fp32", 9.0, size_bytes=400)
+    assert _chosen([slow, _candidate("a", 2.0, passes=1, size_bytes=300), _candidate("b", 2.01, passes=3, size_bytes=200)])[0] == "b"
+    assert _chosen([slow, _candidate("a", 2.0, passes=1, size_bytes=300), _candidate("b", 2.01, passes=3, size_bytes=290)])[0] == "a"
+
+
+def test_the_front_holds_what_nothing_beats_in_everything() -> None:
+    candidates = [
+        _candidate("fp32", 4.0, size_bytes=100),
+        _candidate("small", 4.5, size_bytes=20),
+        _candidate("fast", 2.0, size_bytes=50, change=Change(0.05, 0.0, 0.1)),
+        _candidate("beaten", 4.6, size_bytes=100, change=Change(0.05, 0.0, 0.1)),
+        _candidate("refused", 0.1, size_bytes=1, refused="NE worse"),
+    ]
+    assert pareto(candidates, SIZE) == {"fp32", "small", "fast"}
+    frugal = _candidate("beaten", 4.6, size_bytes=100, change=Change(0.05, 0.0, 0.1), memory=5)
+    assert "beaten" in pareto([*candidates[:3], frugal], SIZE), "memory counts too"
+
+
+def test_the_explanation_names_gain_budget_test_part_and_the_nearest_miss() -> None:
+    candidates = [
+        _candidate("fp32", 4.0),
+        _candidate("int8_dynamic", 2.0, passes=1, size_bytes=30, change=Change(0.02, 0.01, 0.04)),
+        _candidate("low_rank", 1.0, passes=1, change=Change(0.2, 0.1, 0.31), refused="NE worse"),
+    ]
+    text = "\n".join(explain(candidates, "int8_dynamic", Budget("ne", 0.1), 2, SIZE, "candidates"))
+    for words in (
+        "2.00 times as fast",
+        "30 % of the size",
+        "up to +0.04 %",
+        "budget is +0.1 %",
+        "all 2 candidates",
+        "inside the budget there too",
+        "low_rank, with up to +0.31 %",
+    ):
+        assert words in text
+    outside = candidates[1].model_copy(update={"test_change": Change(0.2, 0.1, 0.3)})
+    assert "Look again with more data" in "\n".join(explain([candidates[0], outside], "int8_dynamic", Budget(), 2, SIZE, "candidates"))
+
+
+def test_the_explanation_says_when_nothing_was_gained() -> None:
+    assert "ships as exported" in explain([_candidate("fp32", 4.0)], "fp32", Budget(), 0, SIZE, "candidates")[0]
