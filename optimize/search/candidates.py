@@ -50,8 +50,8 @@ DEFAULTS: dict[Family, tuple[str, ...]] = {
         "fuse_attention+fuse_gelu+merge_projections+smooth_quant+int8_dynamic",
         "fuse_attention+fuse_gelu+int8_static",
         "fuse_attention+fuse_gelu+mixed_precision",
-        "last_token+fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
-        "conv_to_matmul+last_token+fuse_attention+fuse_gelu+merge_projections+smooth_quant+int8_dynamic",
+        "used_position+fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
+        "conv_to_matmul+used_position+fuse_attention+fuse_gelu+merge_projections+smooth_quant+int8_dynamic",
         "prune_heads+fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
     ),
     "any": (

@@ -10,17 +10,26 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from optimize.passes.base import Feeds
-from serving.runtime.session import GraphSession
 
 WARM_UP_RUNS = 5
 
 FIRST_ROUNDS = 10
 DROP_FACTOR = 1.3
 """After so many rounds, who takes so much longer than the fastest is out: ten times what counts as a tie."""
+
+
+class Runs(Protocol):
+    """What can be timed: a session of the serving runtime, or one like it."""
+
+    def run(self, feeds: Feeds, /) -> list[npt.NDArray[Any]]:
+        """Run once."""
+
 
 Samples = dict[tuple[str, int], list[float]]
 """(variant, size) → milliseconds, one a round."""
@@ -37,7 +46,7 @@ class Latency:
 
 
 def measure(
-    sessions: Mapping[str, GraphSession],
+    sessions: Mapping[str, Runs],
     feeds: Mapping[int, Feeds],
     *,
     rounds: int,

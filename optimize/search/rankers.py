@@ -85,7 +85,7 @@ class Evaluation:
 
 def part_of(spec: FeatureSpec, data: Interactions) -> Part:
     """Interactions as feeds, each its own request."""
-    return Part(_chunks(spec, data, SCORING_ROWS), data.label)
+    return Part(_chunks(spec, data, SCORING_ROWS), data.label, data.fingerprint())
 
 
 def _chunks(spec: FeatureSpec, data: Interactions, rows: int) -> tuple[Feeds, ...]:

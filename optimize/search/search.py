@@ -23,8 +23,10 @@ from optimize.search.choice import choose, pareto
 from optimize.search.explanation import explain
 from optimize.search.machine import cpu_identity, describe_machine, package_versions
 from optimize.search.measure import FIRST_ROUNDS, Latency, Samples, measure, summary, survivors
+from optimize.search.memory import peak_memory
 from optimize.search.report import BudgetRecord, CandidateRecord, OptimizeReport
 from optimize.search.scores import Score, Scores
+from optimize.search.studies import with_studies
 from optimize.search.subject import Subject
 from serving.runtime.session import GraphSession
 
@@ -49,12 +51,15 @@ class SearchSettings:
         Threads of a run, those that the service will use.
     rounds
         Interleaved timing rounds.
+    studies
+        Whether to add what the report shows beside the choice, and memory.
     """
 
     budget: Budget = field(default_factory=Budget)
     threads: int = 1
     rounds: int = 60
     seed: int = 0
+    studies: bool = True
 
 
 @dataclass
@@ -93,7 +98,8 @@ def search(
     found = [_Found(candidate) for candidate in listed]
     _judge(found, builds, scores, settings, progress)
     allowed = [one for one in found if one.refused is None]
-    _time(allowed, subject, builds, settings, cache, lambda what, share: progress(what, 0.5 + 0.4 * share))
+    _time(allowed, subject, builds, settings, cache, lambda what, share: progress(what, 0.5 + 0.3 * share))
+    _weigh(allowed, subject, builds, settings, cache, lambda what, share: progress(what, 0.8 + 0.1 * share))
     records = [_record(one) for one in found]
     chosen, reason = choose(records, subject.decisive_size, subject.size_unit)
     front = pareto(records, subject.decisive_size)
@@ -102,7 +108,7 @@ def search(
         assert one.path is not None
         link_graph(one.path, folder)
     looks = len(listed) - 1
-    return OptimizeReport(
+    report = OptimizeReport(
         created_at=datetime.now(UTC),
         seconds=time.monotonic() - started,
         run=subject.name,
@@ -128,6 +134,14 @@ def search(
         machine=describe_machine(settings.threads),
         versions=package_versions(),
     )
+    if settings.studies:
+        picked = next(one.candidate for one in found if one.candidate.name == chosen)
+
+        def study(what: str, share: float) -> None:
+            progress(what, 0.9 + 0.1 * share)
+
+        report = with_studies(report, subject, picked, builds, settings.budget, cache, settings.seed, study)
+    return report.model_copy(update={"seconds": time.monotonic() - started})
 
 
 def _judge(found: Sequence[_Found], builds: Builds, scores: Scores, settings: SearchSettings, progress: Progress) -> None:
@@ -214,6 +228,21 @@ def _time(allowed: Sequence[_Found], subject: Subject, builds: Builds, settings:
         _keep(cache, key, samples, done=True)
     for one in allowed:
         one.latency = tuple(summary(size, samples[one.candidate.name, size]) for size in subject.timing)
+
+
+def _weigh(allowed: Sequence[_Found], subject: Subject, builds: Builds, settings: SearchSettings, cache: Cache, progress: Progress) -> None:
+    """Measure memory, one process a candidate."""
+    if not settings.studies:
+        return
+    feeds = subject.timing[subject.decisive_size]
+    for number, one in enumerate(allowed):
+        progress(f"{one.candidate.name}: memory", number / len(allowed))
+        key = key_of(builds.key(one.candidate), feeds_digest(feeds), settings.threads, cpu_identity())
+        held = cache.read("memory", key)
+        if held is None:
+            held = {"bytes": peak_memory(_path(one), feeds, settings.threads)}
+            cache.write("memory", key, held)
+        one.peak_memory_bytes = held["bytes"]
 
 
 def _keep(cache: Cache, key: str, samples: Mapping[tuple[str, int], list[float]], *, done: bool) -> None:
