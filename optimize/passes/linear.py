@@ -55,9 +55,9 @@ def rebuilt(
     Parameters
     ----------
     source
-        What the new layer reads; None for what `layer` reads.
+        What the new layer reads; None for what `layer` reads by now.
     """
-    source = layer.source if source is None else source
+    source = layer.node.inputs[0] if source is None else source
     before = layer.output.producer()
     assert before is not None
     held = edit.constant(np.ascontiguousarray(weight), f"{layer.output.name}/weight")

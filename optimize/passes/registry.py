@@ -22,6 +22,7 @@ PASSES = {
     "merge_projections": "optimize.passes.merge_projections:MergeProjections",
     "prune_2_4": "optimize.passes.prune_2_4:Prune24",
     "prune_magnitude": "optimize.passes.prune_magnitude:PruneMagnitude",
+    "prune_neurons": "optimize.passes.prune_neurons:PruneNeurons",
     "split_request": "optimize.passes.split_request:SplitRequest",
     "table_fp16": "optimize.passes.table_fp16:TableFp16",
     "used_position": "optimize.passes.used_position:UsedPosition",

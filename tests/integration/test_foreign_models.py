@@ -42,6 +42,8 @@ one layer keeps cosine sqrt(0.8) = 0.89 and four in a row 0.64 at worst; measure
 EVERYWHERE = {"prune_2_4", "prune_magnitude"}
 """Passes that no model with a linear layer may be refused by."""
 
+TRANSFORMERS = {"prune_neurons"}
+
 APPLIES = {
     "minilm": {"fuse_attention", "merge_projections", "int8_dynamic", "fp16", "weight_only"},
     "text_encoder": {"fuse_attention", "fuse_gelu", "merge_projections", "int8_dynamic", "fp16"},
@@ -262,7 +264,7 @@ def _signature(graph: onnx.ModelProto) -> list[tuple[str, int, int]]:
 @pytest.mark.parametrize("kind", sorted(PASSES))
 def test_a_pass_keeps_the_answers_or_says_why_not(kind: str, foreign: Foreign, expected: list[np.ndarray], tmp_path: Path) -> None:
     after = _applied(kind, foreign)
-    assert after is not None or kind not in APPLIES[foreign.name] | EVERYWHERE
+    assert after is not None or kind not in APPLIES[foreign.name] | EVERYWHERE | (set() if foreign.name == "cnn" else TRANSFORMERS)
     if after is None:
         return
     assert _signature(after) == _signature(foreign.graph)
