@@ -17,6 +17,7 @@ from typer.main import get_command
 STAGES = {
     "train": ("optimize.cli.train", "Train a ranking model beside its baselines."),
     "optimize": ("optimize.cli.optimize", "Export, build variants, choose the fastest inside the accuracy budget."),
+    "export": ("optimize.cli.export", "Export any torch module to ONNX, checked against torch."),
     "bundle": ("optimize.cli.bundle", "Make, check and import bundles."),
     "serve": ("serving.cli", "Serve a bundle over HTTP."),
     "loadtest": ("loadtests.cli", "Load a running service and report latencies."),

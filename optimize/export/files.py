@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import BinaryIO
 
 import onnx
 from onnx.external_data_helper import set_external_data
+
+from serving.contract.files import FILE_MODE, sync
 
 LARGE_BYTES = 64 * 1024
 """Constants from this size on lie in the weights file. Smaller ones save no memory worth a page each."""
@@ -40,6 +43,35 @@ def save_graph(graph: onnx.ModelProto, path: Path) -> None:
     finally:
         staging.unlink(missing_ok=True)
     path.write_bytes(content)
+
+
+@contextmanager
+def staged_graph(graph: onnx.ModelProto, path: Path) -> Iterator[Path]:
+    """Write `graph` beside `path` and give where; when the block ends well, rename it to `path`, else remove it.
+
+    Weights are renamed first: a graph without weights of its own is never at `path`.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written, or the disk is full; what was at `path` is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        staged = Path(folder) / path.name
+        save_graph(graph, staged)
+        yield staged
+        for file in files_of(staged):
+            file.chmod(FILE_MODE)
+            sync(file)
+        weights = weights_of(staged)
+        if weights.exists():
+            weights.replace(weights_of(path))
+            staged.replace(path)
+        else:
+            staged.replace(path)
+            weights_of(path).unlink(missing_ok=True)
+    sync(path.parent)
 
 
 def files_of(path: Path) -> list[Path]:

@@ -46,19 +46,7 @@ class GraphSession:
     """
 
     def __init__(self, path: Path, *, threads: int, provider: Provider = "cpu", arena_mib: int | None = None) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = LOG_ERRORS_ONLY
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if arena_mib is not None:
-            use_bounded_arena(arena_mib, options)
-        providers = place(provider, options, threads=threads)
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # ONNX Runtime raises several unrelated types for a bad file
-            raise BundleError(f"graph {path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}") from error
-        require_used(provider, self._session)
+        self._session = open_session(path, threads=threads, provider=provider, arena_mib=arena_mib)
         self.path = path
         self.threads = threads
         self.signature = Signature(
@@ -105,6 +93,24 @@ class GraphSession:
         except Exception as error:  # pybind raises per-status types that share no base but Exception
             raise ModelOutputError(f"graph {self.path.name!r} failed: {error}") from error
         return outputs
+
+
+def open_session(path: Path, *, threads: int, provider: Provider = "cpu", arena_mib: int | None = None) -> ort.InferenceSession:
+    """Load a graph with the settings that serve, whatever types it takes and gives; parameters and errors as for `GraphSession`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = LOG_ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if arena_mib is not None:
+        use_bounded_arena(arena_mib, options)
+    providers = place(provider, options, threads=threads)
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime raises several unrelated types for a bad file
+        raise BundleError(f"graph {path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}") from error
+    require_used(provider, session)
+    return session
 
 
 def _tensor(path: Path, node: Any) -> TensorSpec:
