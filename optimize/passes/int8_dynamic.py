@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import onnx
+import onnx_ir as ir
 
 from optimize.passes.base import NOTHING, Context, Pass
 from optimize.passes.editing import Edit, require_opset
-from optimize.passes.int8_layers import Int8Layers, WeightType, layers_to_quantize, quantize
+from optimize.passes.int8_layers import Weights, WeightType, layers_to_quantize, quantize
+from optimize.passes.linear import Linear
 
 DYNAMIC_OPSET = 11
 """Since then there is ``DynamicQuantizeLinear``."""
@@ -50,5 +53,38 @@ class Int8Dynamic(Pass):
         edit = Edit(model)
         layers = layers_to_quantize(edit, self.keep)
         require_opset(edit, DYNAMIC_OPSET, "DynamicQuantizeLinear")
-        quantize(edit, layers, Int8Layers(edit, self.weight_type).dynamic)
+        quantize(edit, layers, DynamicLayers(edit, Weights(edit, self.weight_type)).build)
         return edit.done()
+
+
+@dataclass(frozen=True)
+class DynamicLayers:
+    """Builds int8 layers beside those of a graph, with the operators that ONNX Runtime makes one kernel of.
+
+    They are those of `onnxruntime.quantization.quantize_dynamic`, which fails on models that had their weights in a file, knows constants
+    only as initializers, and keeps a transposed copy of each ``Gemm``'s weights in memory.
+    """
+
+    edit: Edit
+    weights: Weights
+    _sources: dict[ir.Value, Sequence[ir.Value]] = field(default_factory=dict)
+
+    def build(self, layer: Linear) -> ir.Value:
+        """Return the output of a layer, bias added; what several layers read is quantized once."""
+        edit, before = self.edit, _last(layer)
+        weight = self.weights.of(layer)
+        if layer.source not in self._sources:
+            self._sources[layer.source] = edit.add_many(layer.node, "DynamicQuantizeLinear", [layer.source], outputs=3)
+        values, step, zero = self._sources[layer.source]
+        sums = edit.add(before, "MatMulInteger", [values, weight.values, zero, *([weight.zero] if weight.zero is not None else [])])
+        product = edit.add(before, "Cast", [sums], {"to": int(ir.DataType.FLOAT)})
+        steps = edit.add(before, "Mul", [step, weight.scale])
+        scaled = edit.add(before, "Mul", [product, steps])
+        return scaled if layer.bias is None else edit.add(before, "Add", [scaled, edit.constant(layer.bias, f"{layer.output.name}/bias")])
+
+
+def _last(layer: Linear) -> ir.Node:
+    """The node that gives a layer's output."""
+    node = layer.output.producer()
+    assert node is not None
+    return node

@@ -1,11 +1,11 @@
-"""Linear layers in int8: weights by output channel, and the two ways to quantize what they read.
+"""Linear layers in 8 bits: which there are, and their weights by output channel.
 
 Letters: ``K`` width of what a layer reads, ``M`` of what it gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from optimize.passes.base import PassNotApplicable
 from optimize.passes.editing import Edit, integer, number
-from optimize.passes.linear import Linear, linear_at
+from optimize.passes.linear import Linear, linears
 
 WeightType = Literal["uint8", "int8", "int7"]
 """``uint8`` with zero at 128 answers alike on every processor. x86 without VNNI adds two products of uint8 and ``int8`` in 16 bits, which
@@ -32,68 +32,65 @@ MAX_WIDTH = (2**31 - 1) // (255 * 127)
 
 
 @dataclass(frozen=True)
-class Range:
-    """What values of a tensor are kept; all beyond is clipped."""
+class Weight:
+    """Constants of a layer, ``values`` ``(K, M)``.
 
-    low: float
-    high: float
+    Attributes
+    ----------
+    zero
+        None where it is 0.
+    steps
+        What ``scale`` holds: ``(M,) float32``, or ``()`` for one scale of all channels.
+    """
+
+    values: ir.Value
+    scale: ir.Value
+    zero: ir.Value | None
+    steps: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Int8Layers:
-    """Builds int8 layers beside those of a graph; what several of them share is made once."""
+class Weights:
+    """Quantizes weights; layers that share theirs share them afterwards.
+
+    Parameters
+    ----------
+    zeros_by_channel
+        Whether the zero points have the shape of the scales, as ``DequantizeLinear`` wants it, instead of ``()``.
+    """
 
     edit: Edit
-    weight_type: WeightType = "uint8"
-    _weights: dict[object, tuple[ir.Value, ...]] = field(default_factory=dict)
-    _sources: dict[ir.Value, Sequence[ir.Value]] = field(default_factory=dict)
+    weight_type: WeightType
+    per_channel: bool = True
+    zeros_by_channel: bool = False
+    _made: dict[object, Weight] = field(default_factory=dict)
 
-    def dynamic(self, layer: Linear) -> ir.Value:
-        """The product with what it reads quantized to uint8 by each run's own range; returns the output, bias added.
-
-        These are the operators of `onnxruntime.quantization.quantize_dynamic`, which ONNX Runtime makes one kernel of.
-        """
-        edit, before = self.edit, layer.node
-        weight, scale, *weight_zero = self.weight(layer)
-        if layer.source not in self._sources:
-            self._sources[layer.source] = edit.add_many(before, "DynamicQuantizeLinear", [layer.source], outputs=3)
-        quantized, source_scale, zero = self._sources[layer.source]
-        sums = edit.add(before, "MatMulInteger", [quantized, weight, zero, *weight_zero])
-        product = edit.add(before, "Cast", [sums], {"to": int(ir.DataType.FLOAT)})
-        scales = edit.add(before, "Mul", [source_scale, scale])
-        return self._with_bias(layer, edit.add(before, "Mul", [product, scales]))
-
-    def weight(self, layer: Linear) -> tuple[ir.Value, ...]:
-        """Weights ``(K, M)``, scales ``(M,) float32`` and, where it is not 0, the zero point ``() uint8``."""
-        node = layer.node
-        held = node.inputs[1]
-        key = (held, integer(node, "transB", 0), number(node, "alpha", 1.0))
-        if key not in self._weights:
-            assert held is not None
-            values, scale = quantized(layer.weight, LIMITS[self.weight_type])
-            shifted = (values.view(np.uint8) ^ np.uint8(MIDDLE)) if self.weight_type == "uint8" else values
-            made = (self.edit.constant(shifted, f"{held.name}_quantized"), self.edit.constant(scale, f"{held.name}_scale"))
-            self._weights[key] = made if self.weight_type != "uint8" else (*made, self._middle())
-        return self._weights[key]
-
-    def _middle(self) -> ir.Value:
-        if MIDDLE not in self._weights:
-            self._weights[MIDDLE] = (self.edit.constant(np.array(MIDDLE, np.uint8), "weight_zero_point"),)
-        return self._weights[MIDDLE][0]
-
-    def _with_bias(self, layer: Linear, product: ir.Value) -> ir.Value:
-        if layer.bias is None or layer.node.op_type != "Gemm":
-            return product
-        bias = self.edit.constant(layer.bias, f"{layer.node.outputs[0].name}/bias")
-        return self.edit.add(layer.node, "Add", [product, bias])
+    def of(self, layer: Linear) -> Weight:
+        """The constants of a layer, made when first asked for."""
+        held = layer.node.inputs[1]
+        assert held is not None
+        key = (held, integer(layer.node, "transB", 0), number(layer.node, "alpha", 1.0))
+        if key not in self._made:
+            values, steps = quantized(layer.weight, LIMITS[self.weight_type], self.per_channel)
+            zero = None
+            if self.weight_type == "uint8":
+                values = (values.astype(np.int16) + MIDDLE).astype(np.uint8)
+                shape = steps.shape if self.zeros_by_channel else ()
+                zero = self.edit.constant(np.full(shape, MIDDLE, np.uint8), f"{held.name}_zero_point")
+            self._made[key] = Weight(
+                self.edit.constant(values, f"{held.name}_quantized"), self.edit.constant(steps, f"{held.name}_scale"), zero, steps
+            )
+        return self._made[key]
 
 
-def quantized(weight: npt.NDArray[np.float32], limit: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Values and scale by output channel: ``weight ≈ values * scale``."""
-    largest = np.abs(weight).max(axis=0)
-    scale = np.where(largest > 0, largest / np.float32(limit), 1).astype(np.float32)
-    # The quotient of a subnormal scale may leave the limits.
-    return np.clip(np.rint(weight / scale), -limit, limit).astype(np.int8), scale
+def quantized(
+    weight: npt.NDArray[np.float32], limit: int, per_channel: bool
+) -> tuple[npt.NDArray[np.int8] | npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Values within ``limit`` and steps by output channel, or one step for all: ``weight ≈ values * steps``."""
+    largest = np.abs(weight).max(axis=0) if per_channel else np.abs(weight).max()
+    steps = np.where(largest > 0, largest / np.float32(limit), 1).astype(np.float32)
+    # The quotient by a subnormal step may leave the limits.
+    return np.clip(np.rint(weight / steps), -limit, limit).astype(np.int8), steps
 
 
 def layers_to_quantize(edit: Edit, keep: Iterable[str] = ()) -> list[Linear]:
@@ -104,8 +101,7 @@ def layers_to_quantize(edit: Edit, keep: Iterable[str] = ()) -> list[Linear]:
     PassNotApplicable
         There are none, or a pattern matches no layer.
     """
-    found = [linear_at(node) for node in edit.nodes("MatMul", "Gemm") if not node.domain]
-    layers = [layer for layer in found if layer is not None and _is_fit(layer.weight)]
+    layers = [layer for layer in linears(edit) if _is_fit(layer.weight)]
     if not layers:
         raise PassNotApplicable("the model has no matrix product with constant float32 weights")
     for pattern in keep:
@@ -130,6 +126,6 @@ def name_of(layer: Linear) -> str:
 
 
 def quantize(edit: Edit, layers: Iterable[Linear], build: Callable[[Linear], ir.Value]) -> None:
-    """Put what `build` makes of each layer in its place."""
+    """Put what `build` makes of each layer, its bias added, in the place of its output."""
     for layer in layers:
-        edit.replace(layer.node.outputs[0], build(layer))
+        edit.replace(layer.output, build(layer))

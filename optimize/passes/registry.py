@@ -19,6 +19,7 @@ PASSES = {
     "fuse_gelu": "optimize.passes.fuse_gelu:FuseGelu",
     "fuse_layer_norm": "optimize.passes.fuse_layer_norm:FuseLayerNorm",
     "int8_dynamic": "optimize.passes.int8_dynamic:Int8Dynamic",
+    "int8_static": "optimize.passes.int8_static:Int8Static",
     "merge_projections": "optimize.passes.merge_projections:MergeProjections",
     "prune_2_4": "optimize.passes.prune_2_4:Prune24",
     "prune_magnitude": "optimize.passes.prune_magnitude:PruneMagnitude",
