@@ -60,7 +60,7 @@ class Weights:
     """
 
     edit: Edit
-    weight_type: WeightType
+    weight_type: WeightType = "uint8"
     per_channel: bool = True
     zeros_by_channel: bool = False
     _made: dict[object, Weight] = field(default_factory=dict)

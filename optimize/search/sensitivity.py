@@ -12,7 +12,8 @@ import onnx
 from optimize.export.files import save_graph
 from optimize.passes.base import PassNotApplicable
 from optimize.passes.editing import Edit
-from optimize.passes.int8_layers import Int8Layers, layers_to_quantize, name_of, quantize
+from optimize.passes.int8_dynamic import DynamicLayers
+from optimize.passes.int8_layers import Weights, layers_to_quantize, name_of, quantize
 from optimize.search.metrics import Metric
 from optimize.search.report import LayerSensitivity
 from optimize.search.subject import Part
@@ -43,7 +44,9 @@ def sensitivities(
         for number, name in enumerate(chosen):
             progress(f"sensitivity of {name}", number / len(chosen))
             edit = Edit(model)
-            quantize(edit, [layer for layer in layers_to_quantize(edit) if name_of(layer) == name], Int8Layers(edit).dynamic)
+            quantize(
+                edit, [layer for layer in layers_to_quantize(edit) if name_of(layer) == name], DynamicLayers(edit, Weights(edit)).build
+            )
             save_graph(edit.done(), path)
             after = GraphSession(path, threads=threads).run(first)[0]
             worse = float((metric.losses(label, after, before) - reference).mean())
