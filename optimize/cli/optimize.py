@@ -52,7 +52,7 @@ def optimize(
         subject = ranking_subject(run, record, kept)
         report = search(subject, listed, folder, settings, kept, progress)
         (folder / REPORT_NAME).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (folder / PAGE_NAME).write_text(render(report, record), encoding="utf-8")
+        (folder / PAGE_NAME).write_text(render(report, record, kept), encoding="utf-8")
         progress("done", 1.0)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))

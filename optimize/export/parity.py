@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from optimize.data.interactions import Interactions
+from optimize.export.feeds import request_feeds
 from optimize.export.to_onnx import ExportError
 from optimize.features.encode import encode
 from optimize.models.base import RankingModel
-from serving.contract.fields import REQUEST_INDEX, FeatureSpec
-from serving.features.columns import Feeds
+from serving.contract.fields import REQUEST_INDEX
 from serving.runtime.session import GraphSession
 
 BATCH_SIZES = (1, 3, 64)
@@ -67,18 +67,3 @@ def check_parity(model: RankingModel, session: GraphSession, data: Interactions,
             raise ExportError(f"at {size} candidates graph and model differ by {difference:.2e} in probability, more than {TOLERANCE:.0e}")
         results.append(Parity(size, difference))
     return results
-
-
-def request_feeds(spec: FeatureSpec, data: Interactions, candidates: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Feeds:
-    """Feeds of one request: the user and context of the first row, the candidates of all rows named.
-
-    Parameters
-    ----------
-    candidates
-        ``(N,) int64`` rows of `data`.
-    """
-    feeds: Feeds = {
-        field.name: data.columns[field.name][candidates if field.part == "candidate" else candidates[:1]] for field in spec.fields
-    }
-    feeds[REQUEST_INDEX] = np.zeros(len(candidates), np.int64)
-    return feeds

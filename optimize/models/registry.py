@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from optimize.models.base import RankingModel
 from serving.contract.fields import FeatureSpec
+
+if TYPE_CHECKING:  # torch takes seconds to import; recipes are read without it
+    from optimize.models.base import RankingModel
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Hidden = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=20)]

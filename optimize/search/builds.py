@@ -72,6 +72,21 @@ class Builds:
             self._reference_bytes = size_of(path)
         return path
 
+    def size_bytes(self, candidate: Candidate) -> int:
+        """Of graph and weights, also of a graph that is not kept.
+
+        Raises
+        ------
+        Refused
+            As `build`.
+        """
+        key = self.key(candidate)
+        size: int | None = self._cache.read("sizes", key)
+        if size is None:
+            size = size_of(self.build(candidate))
+            self._cache.write("sizes", key, size)
+        return size
+
     def forget(self, candidate: Candidate) -> None:
         """Remove a graph that will not be used; what was found out about it stays."""
         self._cache.drop_folder("graphs", self.key(candidate))

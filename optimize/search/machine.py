@@ -43,6 +43,7 @@ def describe_machine(threads: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> Mac
     return Machine(cpu=model, flags=tuple(flag for flag in TELLING_FLAGS if flag in flags), cores=os.cpu_count() or 1, threads=threads)
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """Versions of what builds and runs the graphs."""
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}

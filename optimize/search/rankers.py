@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx
 
 from optimize.data.interactions import Interactions, load
+from optimize.export.feeds import request_feeds
 from optimize.export.files import save_graph
-from optimize.export.parity import TOLERANCE, check_parity, request_feeds
 from optimize.passes.base import Feeds
 from optimize.search.cache import Cache, code_digest, key_of
 from optimize.search.machine import package_versions
@@ -49,7 +49,7 @@ def ranking_subject(run: Path, record: RunRecord, cache: Cache) -> Subject:
     validation, test = load(run / VALIDATION_NAME), load(run / TEST_NAME)
     if len(validation) < DECISIVE_SIZE:
         raise SubjectError(f"the validation part has {len(validation)} interactions, timing {DECISIVE_SIZE} candidates needs as many")
-    graph, parity = _exported(run, record, validation, cache)
+    graph, parity, tolerance = _exported(run, record, validation, cache)
     rows = min(CALIBRATION_ROWS, len(validation) // 8)
     calibration, judged = validation.take(np.arange(rows)), validation.take(np.arange(rows, len(validation)))
     return Subject(
@@ -66,7 +66,7 @@ def ranking_subject(run: Path, record: RunRecord, cache: Cache) -> Subject:
         metrics=Evaluation(judged.label, judged.group, test.group),
         signature=ranking_signature(spec),
         parity=parity,
-        parity_tolerance=TOLERANCE,
+        parity_tolerance=tolerance,
     )
 
 
@@ -96,21 +96,24 @@ def _chunks(spec: FeatureSpec, data: Interactions, rows: int) -> tuple[Feeds, ..
     return tuple(chunks)
 
 
-def _exported(run: Path, record: RunRecord, validation: Interactions, cache: Cache) -> tuple[onnx.ModelProto, tuple[Agreement, ...]]:
+def _exported(run: Path, record: RunRecord, validation: Interactions, cache: Cache) -> tuple[onnx.ModelProto, tuple[Agreement, ...], float]:
+    """The graph, how far it is from the torch model, and how far it may be; without torch, which takes seconds to import, if it is kept."""
     code = code_digest("export", "features", "models")
     model = record.recipe.model.model_dump(mode="json")
     key = key_of(sha256_of(run / WEIGHTS_NAME), model, record.features.model_dump(mode="json"), package_versions(), code)
     folder, agreed = cache.read_folder("exports", key), cache.read("parity", key)
-    if folder is not None and agreed is not None:
-        return onnx.load(str(folder / GRAPH_NAME)), tuple(Agreement(**one) for one in agreed)
-    from optimize.export.to_onnx import export_ranking
-    from optimize.models.load import load_model
+    if folder is None or agreed is None:
+        from optimize.export.parity import TOLERANCE, check_parity
+        from optimize.export.to_onnx import export_ranking
+        from optimize.models.load import load_model
 
-    loaded = load_model(record.recipe.model, record.features, run / WEIGHTS_NAME)
-    graph = export_ranking(loaded)
-    with cache.writing_folder("exports", key) as staging:
-        save_graph(graph, staging / GRAPH_NAME)
-        parity = check_parity(loaded, GraphSession(staging / GRAPH_NAME, threads=1), validation)
-    agreed = [{"size": one.candidates, "max_difference": one.max_difference} for one in parity]
-    cache.write("parity", key, agreed)
-    return graph, tuple(Agreement(**one) for one in agreed)
+        loaded = load_model(record.recipe.model, record.features, run / WEIGHTS_NAME)
+        graph = export_ranking(loaded)
+        with cache.writing_folder("exports", key) as staging:
+            save_graph(graph, staging / GRAPH_NAME)
+            parity = check_parity(loaded, GraphSession(staging / GRAPH_NAME, threads=1), validation)
+        agreed = {"tolerance": TOLERANCE, "runs": [[one.candidates, one.max_difference] for one in parity]}
+        cache.write("parity", key, agreed)
+        folder = cache.read_folder("exports", key)
+    assert folder is not None, "it was just written"
+    return onnx.load(str(folder / GRAPH_NAME)), tuple(Agreement(*one) for one in agreed["runs"]), agreed["tolerance"]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from optimize.export.files import files_of
 from optimize.search.budget import CONFIDENCE, Bootstrap, Budget, Change
-from optimize.search.builds import Builds, Refused, size_of
+from optimize.search.builds import Builds, Refused
 from optimize.search.cache import Cache, feeds_digest, key_of, told
 from optimize.search.candidates import Candidate, with_reference
 from optimize.search.choice import choose, pareto
@@ -153,14 +153,13 @@ def _judge(found: Sequence[_Found], builds: Builds, scores: Scores, settings: Se
         def step(what: str, number: int = number, name: str = one.candidate.name) -> None:
             progress(f"{name}: {what}", 0.5 * number / len(found))
 
-        step("building")
+        step("building and judging")
         try:
-            one.path = builds.build(one.candidate)
-            one.size_bytes = size_of(one.path)
-            step("judging")
             one.validation = scores.of(one.candidate, "validation")
+            one.size_bytes = builds.size_bytes(one.candidate)
             if one.candidate.steps:
                 _hold_to_budget(one, found[0], settings, bootstrap, looks)
+            one.path = builds.build(one.candidate)
             one.test = scores.of(one.candidate, "test")
         except Refused as refused:
             if not one.candidate.steps:
@@ -260,6 +259,7 @@ def link_graph(path: Path, folder: Path) -> None:
     for file in files_of(path):
         target = folder / file.name
         with told(target):
+            target.unlink(missing_ok=True)
             try:
                 os.link(file, target)
             except OSError:

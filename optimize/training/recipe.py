@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optimize.models.registry import ModelSettings
-from optimize.training.loop import TrainingSettings
+from optimize.training.settings import TrainingSettings
 from serving.contract.errors import PilotageError
 
 RECIPES = Path(__file__).parents[1] / "recipes"

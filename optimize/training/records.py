@@ -17,8 +17,8 @@ from pathlib import Path
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from optimize.features.collisions import FieldCollisions
-from optimize.training.loop import EpochReport
 from optimize.training.recipe import Recipe
+from optimize.training.settings import EpochReport
 from serving.contract.errors import PilotageError
 from serving.contract.fields import FeatureSpec
 from serving.contract.manifest import Calibration
