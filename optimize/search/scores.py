@@ -85,7 +85,9 @@ class Scores:
         held = self._cache.read_arrays("scores", key)
         if held is not None:
             told = json.loads(str(held["told"]))
-            return Score(held["losses"], told["metrics"], Differences(**told["differences"]))
+            off = told["differences"]
+            off |= {"edges": tuple(off["edges"]), "counts": tuple(off["counts"])}
+            return Score(held["losses"], told["metrics"], Differences(**off))
         try:
             score = self._scored(candidate, part, data, on_run)
         except Refused as refused:
