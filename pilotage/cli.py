@@ -18,6 +18,7 @@ STAGES = {
     "train": ("optimize.cli.train", "Train a ranking model beside its baselines."),
     "optimize": ("optimize.cli.optimize", "Export, build variants, choose the fastest inside the accuracy budget."),
     "export": ("optimize.cli.export", "Export any torch module to ONNX, checked against torch."),
+    "passes": ("optimize.cli.passes", "Apply single transformations to any ONNX model."),
     "bundle": ("optimize.cli.bundle", "Make, check and import bundles."),
     "serve": ("serving.cli", "Serve a bundle over HTTP."),
     "loadtest": ("loadtests.cli", "Load a running service and report latencies."),

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import onnx
-from onnx.external_data_helper import set_external_data
+from onnx.external_data_helper import ExternalDataInfo, set_external_data, uses_external_data
 
+from serving.contract.errors import PilotageError
 from serving.contract.files import FILE_MODE, sync
 
 LARGE_BYTES = 64 * 1024
@@ -20,6 +21,44 @@ PAGE_BYTES = 4096
 """Each begins at a page, so that it is aligned wherever it is mapped."""
 
 WEIGHTS_SUFFIX = ".weights"
+
+
+class GraphFileError(PilotageError):
+    """A graph that cannot be read from, or must not be written to, where it was asked for."""
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """Read a graph with all of its weights.
+
+    Raises
+    ------
+    GraphFileError
+        There is none, it is damaged, or weights that it names are missing or cut off.
+    """
+    if not path.is_file():
+        raise GraphFileError(f"there is no file {path}")
+    try:
+        model = onnx.load(str(path))
+    except OSError:
+        raise
+    except Exception as error:  # protobuf and ONNX's checker raise types of their own
+        first = " ".join(str(error).split())
+        missing = [location for location in locations(path) if not (path.parent / location).is_file()]
+        if missing:
+            raise GraphFileError(f"{path} keeps weights in {missing[0]}, which is not beside it") from error
+        raise GraphFileError(f"{path} cannot be read as ONNX: {first}") from error
+    if not model.graph.node and not model.graph.output:
+        raise GraphFileError(f"{path} cannot be read as ONNX: it has no graph")
+    return model
+
+
+def locations(path: Path) -> set[str]:
+    """Names of the files beside `path` that it keeps weights in; none where it cannot be read."""
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception:  # any damage: whoever reads it in earnest will say so
+        return set()
+    return {ExternalDataInfo(tensor).location for tensor in model.graph.initializer if uses_external_data(tensor)}
 
 
 def save_graph(graph: onnx.ModelProto, path: Path) -> None:
@@ -53,23 +92,27 @@ def staged_graph(graph: onnx.ModelProto, path: Path) -> Iterator[Path]:
 
     Raises
     ------
+    GraphFileError
+        The weights would replace a file that is not that of a graph at `path`.
     OSError
         The folder cannot be written, or the disk is full; what was at `path` is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    own = weights_of(path).name in locations(path)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         staged = Path(folder) / path.name
         save_graph(graph, staged)
+        weights = weights_of(staged)
+        if weights.exists() and weights_of(path).exists() and not own:
+            raise GraphFileError(f"{weights_of(path)} is there and not part of {path.name}: it is left alone, choose another name")
         yield staged
         for file in files_of(staged):
             file.chmod(FILE_MODE)
             sync(file)
-        weights = weights_of(staged)
         if weights.exists():
             weights.replace(weights_of(path))
-            staged.replace(path)
-        else:
-            staged.replace(path)
+        staged.replace(path)
+        if own and weights_of(path).name not in locations(path):
             weights_of(path).unlink(missing_ok=True)
     sync(path.parent)
 

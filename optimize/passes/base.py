@@ -68,7 +68,7 @@ class Pass(ABC):
     @property
     def name(self) -> str:
         """As it appears in reports: the kind and what differs from the defaults, ``int8_static:method=entropy``."""
-        changed = [f"{f.name}={_shown(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != f.default]
+        changed = [f"{f.name}={shown(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != f.default]
         return f"{self.kind}:{','.join(changed)}" if changed else self.kind
 
     @property
@@ -108,7 +108,8 @@ def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """The value of an option as people type it."""
     if isinstance(value, tuple):
         return "+".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

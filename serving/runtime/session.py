@@ -108,7 +108,7 @@ def open_session(path: Path, *, threads: int, provider: Provider = "cpu", arena_
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime raises several unrelated types for a bad file
-        raise BundleError(f"graph {path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}") from error
+        raise BundleError(f"graph {path} cannot be loaded by ONNX Runtime {ort.__version__}: {str(error).strip()}") from error
     require_used(provider, session)
     return session
 
