@@ -256,6 +256,12 @@ def width(value: ir.Value) -> int | None:
     return last if isinstance(last, int) else None
 
 
+def narrow(value: ir.Value, by: int) -> None:
+    """Note that the last axis of a value has become smaller, or the runtime would believe the old shape."""
+    if value.shape is not None and isinstance(value.shape[-1], int):
+        value.shape = ir.Shape([*value.shape[:-1], value.shape[-1] - by])
+
+
 def may_be_float32(value: ir.Value) -> bool:
     """Whether a value is float32, as ONNX Runtime's own operators need on the CPU, or of a type that inference could not tell."""
     return value.dtype in (ir.DataType.FLOAT, None)

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable, require_share
-from optimize.passes.editing import Edit, array
+from optimize.passes.editing import Edit, array, narrow
 from optimize.passes.hidden import Hidden, hidden_units
 from optimize.passes.linear import Linear, rebuilt
 from optimize.passes.observation import Moments, observe
@@ -104,7 +104,7 @@ def _cut(edit: Edit, cuts: Sequence[tuple[Hidden, Kept]], moments: Mapping[str, 
             assert held is not None
             node.replace_input_with(index, edit.constant(held[..., kept], f"{node.outputs[0].name}/kept"))
         for value in (*hidden.values, *hidden.joined):
-            _narrow(value, int((~kept).sum()))
+            narrow(value, int((~kept).sum()))
     for node, layer in changed.items():
         bias = layer.bias
         if node in offsets:
@@ -113,9 +113,3 @@ def _cut(edit: Edit, cuts: Sequence[tuple[Hidden, Kept]], moments: Mapping[str, 
             bias = None if bias is None else bias[columns[node]]
         weight = layer.weight[:, columns[node]] if node in columns else layer.weight
         edit.replace(layer.output, rebuilt(edit, layer, weight[rows[node]] if node in rows else weight, bias))
-
-
-def _narrow(value: ir.Value, by: int) -> None:
-    """Note that the last axis of a value has become smaller, or the runtime would believe the old shape."""
-    if value.shape is not None and isinstance(value.shape[-1], int):
-        value.shape = ir.Shape([*value.shape[:-1], value.shape[-1] - by])

@@ -58,6 +58,27 @@ def _with_attention(ranker: onnx.ModelProto) -> onnx.ModelProto:
     return with_nodes(ranker, HIDDEN, nodes, **attention_constants(WIDTH, 2), front=np.array([0]))
 
 
+def _with_projected_attention(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    """Attention of eight heads, with a projection of its output."""
+    nodes: Nodes = [
+        node("Unsqueeze", ["IN", "front"], "batched"),
+        *attention("batched"),
+        node("MatMul", ["attention", "w_o"], "mixed"),
+        node("Squeeze", ["mixed", "front"], "listed"),
+    ]
+    constants = attention_constants(WIDTH, WIDTH) | {"w_o": _drawn(WIDTH, WIDTH) / np.float32(WIDTH**0.5)}
+    return with_nodes(ranker, HIDDEN, nodes, **constants, front=np.array([0]))
+
+
+def _with_flat_layer(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    """A layer of 128 whose outputs lie in eight dimensions, between one that widens and one that narrows."""
+    up, down = _drawn(WIDTH, 128) / np.float32(WIDTH**0.5), _drawn(128, WIDTH) / np.float32(128**0.5)
+    nodes = [
+        node("MatMul", [given, name], f"through_{name}") for given, name in (("IN", "up"), ("through_up", "flat"), ("through_flat", "down"))
+    ]
+    return with_nodes(ranker, HIDDEN, nodes, up=up, flat=down @ up, down=down)
+
+
 def _with_patches(ranker: onnx.ModelProto) -> onnx.ModelProto:
     """Each row as a picture of one patch."""
     nodes = [
@@ -100,6 +121,8 @@ def _unsplit(ranker: onnx.ModelProto) -> onnx.ModelProto:
 
 
 EXAMPLES = {
+    "low_rank": _with_flat_layer,
+    "prune_heads": _with_projected_attention,
     "conv_to_matmul": _with_patches,
     "fold_calibration": _calibrated,
     "fuse_attention": _with_attention,

@@ -52,6 +52,7 @@ APPLIES = {
     "image_encoder": {"conv_to_matmul", "used_position", "fuse_attention", "fuse_gelu", "merge_projections", "int8_dynamic", "fp16"},
     "cnn": {"int8_dynamic", "fp16"},
 }
+APPLIES["minilm"] |= {"low_rank", "prune_heads"}
 """What must not be refused, so that a pass that refuses everything is noticed."""
 
 SIMILAR |= {"table_fp16": 1 - 1e-7}
