@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from optimize.console import progress_bar
+
+if TYPE_CHECKING:
+    from optimize.search.report import OptimizeReport
 
 app = typer.Typer(add_completion=False)
 
@@ -57,18 +60,29 @@ def optimize(
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
         return
-    table = Table(title=f"candidates of {report.run}, {report.machine.threads} thread(s)")
+    _show(report)
+    console = Console()
+    console.print(f"chosen: {report.reason}", soft_wrap=True, markup=False)
+    console.print(f"report: {target}/{PAGE_NAME}; next: pilotage bundle create {run}", soft_wrap=True, markup=False)
+
+
+def _show(report: OptimizeReport) -> None:
+    """Print candidates as a table, and below it why some are out."""
     sizes = [latency.size for latency in report.candidates[0].latency]
     unit = f", {report.budget.unit}" if report.budget.unit else ""
-    for title in ("candidate", *(f"{size}, ms" for size in sizes), "MB", f"change of {report.budget.metric}{unit}", "test AUC", "verdict"):
-        table.add_column(title, justify="left" if title in ("candidate", "verdict") else "right")
+    table = Table(title=f"candidates of {report.run}, {report.machine.threads} thread(s)")
+    table.add_column("candidate", overflow="fold")
+    for title in (*(f"{size}, ms" for size in sizes), "MB", f"{report.budget.metric}{unit}", "test AUC"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for c in report.candidates:
-        verdict = c.refused or ("chosen" if c.name == report.chosen else "allowed")
-        change = f"{c.change.value:+.4g}" if c.change else "–"
+        verdict = "refused" if c.refused else "chosen" if c.name == report.chosen else "allowed"
+        change = f"{c.change.value:+.3g}" if c.change else "–"
         times = [f"{latency.p50_ms:.2f}" for latency in c.latency] or ["–"] * len(sizes)
         auc = f"{c.test['auc']:.4f}" if "auc" in c.test else "–"
         table.add_row(c.name, *times, f"{c.size_bytes / 1e6:.2f}" if c.size_bytes else "–", change, auc, verdict)
     console = Console()
     console.print(table)
-    console.print(f"chosen: {report.reason}", soft_wrap=True)
-    console.print(f"report: {target}/{PAGE_NAME}; next: pilotage bundle create {run}", soft_wrap=True)
+    for c in report.candidates:
+        if c.refused:
+            console.print(f"{c.name} refused: {c.refused}", soft_wrap=True, markup=False)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 INK, ACCENT, REFUSED, QUIET = "#33415c", "#2a9d8f", "#c9504a", "#9aa5b8"
 DOTS_PER_INCH = 130
 MAX_BARS = 16
+WIDTH = 6.6
 
 
 def of(report: OptimizeReport, run: RunRecord | None) -> dict[str, Figure]:
@@ -56,7 +57,7 @@ def _colour(candidate: CandidateRecord, report: OptimizeReport) -> str:
 
 def _pareto(report: OptimizeReport) -> Figure:
     """Latency against the metric's change, with the budget; the area of a mark is the file's size, its number that of the table."""
-    figure = _figure(8.2, 4.4)
+    figure = _figure(WIDTH, 4.4)
     axes = figure.subplots()
     size = report.decisive_size
     timed = [(c, c.p50_ms(size)) for c in report.candidates]
@@ -83,8 +84,7 @@ def _pareto(report: OptimizeReport) -> Figure:
     axes.annotate("budget", at, xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=REFUSED)
     axes.set_xlabel(f"p50 of one run with {size} {report.size_unit}, ms")
     axes.set_ylabel(f"change of {METRICS[report.budget.metric].title}, {report.budget.unit}".rstrip(", ") + "\n(worse is up)")
-    axes.margins(x=0.08, y=0.15)
-    axes.set_xlim(left=0)
+    axes.margins(x=0.12, y=0.15)
     axes.grid(alpha=0.25)
     return figure
 
@@ -94,7 +94,7 @@ def _latencies(report: OptimizeReport) -> Figure:
     size = report.decisive_size
     timed = [(latency, c) for c in report.candidates for latency in c.latency if latency.size == size]
     timed = sorted(timed, key=lambda pair: pair[0].p50_ms)[:MAX_BARS]
-    figure = _figure(8.2, 0.9 + 0.3 * len(timed))
+    figure = _figure(WIDTH, 0.9 + 0.3 * len(timed))
     axes = figure.subplots()
     p50 = [latency.p50_ms for latency, _ in timed]
     over = [[0.0] * len(timed), [max(0.0, latency.p95_ms - latency.p50_ms) for latency, _ in timed]]
@@ -117,8 +117,8 @@ def _differences(report: OptimizeReport) -> Figure:
     """Histograms of answers minus the reference's, for the chosen one and the variants with the most different errors."""
     judged = [c for c in report.candidates if c.passes and c.differences and c.differences.max_abs > 0]
     judged.sort(key=lambda c: (c.name != report.chosen, bool(c.refused), c.differences.rms if c.differences else 0.0))
-    shown = judged[:4]
-    figure = _figure(8.2, 2.6)
+    shown = judged[:3]
+    figure = _figure(WIDTH, 2.6)
     if not shown:
         axes = figure.subplots()
         axes.text(0.5, 0.5, "no variant answers differently from the reference", ha="center", va="center")
@@ -129,7 +129,7 @@ def _differences(report: OptimizeReport) -> Figure:
         assert held is not None
         width = held.edges[1] - held.edges[0]
         axes.bar(held.edges[:-1], held.counts, width=width, align="edge", color=_colour(candidate, report), log=True)
-        axes.set_title(f"{number_of(report, candidate)}: {_short(candidate.name, 24)}", fontsize=8)
+        axes.set_title(f"{number_of(report, candidate)}: {_short(candidate.name, 18)}", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 2))
         axes.xaxis.get_offset_text().set_fontsize(7)
@@ -138,7 +138,7 @@ def _differences(report: OptimizeReport) -> Figure:
 
 def _sensitivity(report: OptimizeReport) -> Figure:
     shown = sorted(report.sensitivity, key=lambda layer: -abs(layer.change))[:MAX_BARS]
-    figure = _figure(8.2, 0.9 + 0.28 * len(shown))
+    figure = _figure(WIDTH, 0.9 + 0.28 * len(shown))
     axes = figure.subplots()
     colours = [REFUSED if layer.change > 0 else INK for layer in shown]
     axes.barh(range(len(shown)), [layer.change for layer in shown], color=colours)
@@ -152,7 +152,7 @@ def _sensitivity(report: OptimizeReport) -> Figure:
 
 def _operators(report: OptimizeReport) -> Figure:
     shown = report.operators[:MAX_BARS]
-    figure = _figure(8.2, 0.9 + 0.3 * len(shown))
+    figure = _figure(WIDTH, 0.9 + 0.3 * len(shown))
     axes = figure.subplots()
     at = range(len(shown))
     axes.barh([i - 0.2 for i in at], [operator.before_ms for operator in shown], 0.38, color=QUIET, label="as exported")
@@ -180,7 +180,7 @@ def _training(run: RunRecord) -> Figure:
     return figure
 
 
-def _short(name: str, most: int = 46) -> str:
+def _short(name: str, most: int = 36) -> str:
     """Cut in the middle; matplotlib reads a pair of dollar signs as a formula."""
     cut = name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
     return cut.replace("$", r"\$")

@@ -167,7 +167,7 @@ def test_page_shows_verdicts_with_their_reasons(run: RunRecord) -> None:
 def test_page_calls_only_the_reference_the_reference(run: RunRecord) -> None:
     page = render(_report(), run)
     assert "reference" in _cells(page, "fp32")
-    assert "+0.5 (+0.4 … +0.6)" in _cells(page, "int8_dynamic")
+    assert "+0.5 <span>(+0.4 … +0.6)</span>" in _cells(page, "int8_dynamic")
     assert "reference" not in _cells(page, "fp16"), "what could not be built has no change to show"
     assert len({len(_cells(page, name)) for name in ("fp32", "int8_dynamic", "fp16")}) == 1, "no column slips"
 
