@@ -71,7 +71,7 @@ def _show(report: OptimizeReport) -> None:
     sizes = [latency.size for latency in report.candidates[0].latency]
     unit = f", {report.budget.unit}" if report.budget.unit else ""
     table = Table(title=f"candidates of {report.run}, {report.machine.threads} thread(s)")
-    table.add_column("candidate", overflow="fold")
+    table.add_column("candidate", overflow="fold", min_width=24)
     for title in (*(f"{size}, ms" for size in sizes), "MB", f"{report.budget.metric}{unit}", "test AUC"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)

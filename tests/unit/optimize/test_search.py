@@ -314,3 +314,18 @@ def test_studies_fill_the_report(tmp_path: Path) -> None:
     assert all(one.headline and one.words and all(np.isfinite(list(one.measured.values()))) for one in report.techniques)
     assert all((c.peak_memory_bytes or 0) > 100_000 for c in report.candidates), "a session takes more than its weights"
     assert report.seconds <= time.monotonic() - started
+
+
+def test_another_model_is_judged_by_its_cosine_without_labels(tmp_path: Path) -> None:
+    subject = a_subject(rows=200)
+    embedding = graph(
+        f"(float[N,{WIDTH}] x) => (float[N,{WIDTH}] y) {{ y = MatMul(x, second) }}",
+        second=np.random.default_rng(0).normal(size=(WIDTH, WIDTH)).astype(np.float32),
+    )
+    unlabelled = [Part(part.feeds) for part in (subject.validation, subject.test)]
+    subject = Subject("t", "d", "any", embedding, *unlabelled, subject.timing, 64)
+    settings = SearchSettings(Budget("cosine", 0.01), rounds=5, studies=False)
+    report = _run(tmp_path, parse_candidate("int8_dynamic"), _of(Scaled(-1.0)), subject=subject, settings=settings)
+    assert [c.refused is None for c in report.candidates] == [True, True, False]
+    assert report.candidates[1].test["cosine"] > report.candidates[1].test["cosine_min"] > 0.99
+    assert (report.candidates[2].refused or "").startswith("cosine to the reference worse by +2")
