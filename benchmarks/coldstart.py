@@ -40,8 +40,8 @@ def step(name, work):
     result = work()
     marks.append((name, time.perf_counter() - began))
     return result
-step("import_bentoml_s", lambda: __import__("_bentoml_impl.worker.service"))
-step("import_service_s", lambda: __import__("serving.services.ranking"))
+step("import_bentoml_s", lambda: [__import__(name) for name in ("_bentoml_impl.server.app", "_bentoml_sdk.service", "uvicorn")])
+step("import_service_s", lambda: [__import__(f"serving.services.{name}") for name in ("ranking", "worker", "hot_lane", "lane_protocol")])
 from pathlib import Path
 from serving.contract.bundle import open_bundle
 from serving.ranking.ranker import Ranker

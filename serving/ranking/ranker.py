@@ -18,7 +18,7 @@ from serving.contract.fields import REQUEST_INDEX, CategoricalField, FeatureSpec
 from serving.features.columns import ColumnEncoder, Encoded, Feeds, stack
 from serving.features.requests import RankRequest, RequestDecoder
 from serving.runtime.cost import CostModel
-from serving.runtime.providers import Provider
+from serving.runtime.provider_names import Provider
 from serving.runtime.session import GraphSession
 
 WARM_RUNS = 6

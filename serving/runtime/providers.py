@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal, assert_never
+from typing import Any, assert_never
 
 import onnxruntime as ort
 
 from serving.contract.errors import SettingsError
-
-Provider = Literal["cpu", "openvino", "cuda"]
-
-NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "openvino": "OpenVINOExecutionProvider", "cuda": "CUDAExecutionProvider"}
-"""What ONNX Runtime calls them."""
+from serving.runtime.provider_names import NAMES, Provider
 
 
 def place(provider: Provider, options: ort.SessionOptions, *, threads: int) -> list[str] | None:

@@ -13,7 +13,8 @@ import onnxruntime as ort
 from serving.contract.errors import BundleError, ModelOutputError
 from serving.contract.manifest import DType, Signature, TensorSpec, difference
 from serving.runtime.arenas import use_bounded_arena
-from serving.runtime.providers import Provider, place, require_used
+from serving.runtime.provider_names import Provider
+from serving.runtime.providers import place, require_used
 
 _DTYPES: dict[str, DType] = {"tensor(string)": "string", "tensor(int64)": "int64", "tensor(float)": "float32"}
 _NUMPY: dict[DType, npt.DTypeLike] = {"string": np.dtype(object), "int64": np.dtype(np.int64), "float32": np.dtype(np.float32)}

@@ -14,10 +14,6 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Sequence
-from typing import Any
-
-import bentoml
-from uvicorn.config import HTTP_PROTOCOLS
 
 from serving.contract.errors import CallerGone, RequestError, ServingError, Unauthorized
 from serving.protocol.answers import encode, refusal
@@ -35,7 +31,6 @@ from serving.services.exchange import (
     respond,
 )
 from serving.services.front import ServiceFront
-from serving.services.lane_protocol import lane_to
 from serving.services.model_route import Found
 
 Reply = tuple[int, bytes, Sequence[Header]]
@@ -82,19 +77,6 @@ class HotLane:
             await _ask(found, scope, receive, send)
         else:
             await asyncio.create_task(self._app(scope, receive, send), context=contextvars.Context())
-
-
-class HotLaneService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml loads its names lazily, mypy sees Any
-    """For ``@bentoml.service(service_class=…)``: what the decorated class's `front` finds goes the short way."""
-
-    def to_asgi(self, is_main: bool = True) -> Any:
-        """Wrap BentoML's application, and have the server that is about to be configured speak `LaneProtocol`.
-
-        BentoML leaves uvicorn's choice of a protocol at ``auto`` and offers no setting for it.
-        """
-        front = self.inner.front
-        HTTP_PROTOCOLS["auto"] = lane_to(front)  # type: ignore[assignment]  # a class is taken as well as its name
-        return HotLane(super().to_asgi(is_main=is_main), front)
 
 
 async def _ask(found: Found, scope: Message, receive: Receive, send: Send) -> None:

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.contract.errors import SettingsError
 from serving.runtime.cpus import usable_cores
-from serving.runtime.providers import Provider
+from serving.runtime.provider_names import Provider
 
 
 class ServiceSettings(BaseSettings):

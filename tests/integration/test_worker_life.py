@@ -139,7 +139,8 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(tiny_bundle: Bundle
 
 
 def test_one_scrape_has_the_figures_of_all_workers(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    with service_of(BENTOML, tmp_path, "/readyz", PILOTAGE_BUNDLE=str(tiny_bundle.path), PILOTAGE_WORKERS="3") as (client, process):
+    settings = {"PILOTAGE_BUNDLE": str(tiny_bundle.path), "PILOTAGE_WORKERS": "3", "PILOTAGE_OBJECTIVE_MS": "60000"}
+    with service_of(BENTOML, tmp_path, "/readyz", **settings) as (client, process):
         _eventually(lambda: len(_ranking_workers(process)) == 3)
         statuses = [status for _ in range(3) for status, _ in asyncio.run(_together(client, 50))]  # connections of their own
         assert statuses == [200] * 150

@@ -11,10 +11,14 @@ import pytest
 HEAVY = {"torch", "bentoml", "onnxruntime", "onnx", "locust", "starlette", "prometheus_client"}
 
 
-def _loaded_by(module: str) -> set[str]:
-    code = f"import json, sys, {module}; print(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+def _modules(module: str) -> set[str]:
+    code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     return set(json.loads(done.stdout))
+
+
+def _loaded_by(module: str) -> set[str]:
+    return {name.partition(".")[0] for name in _modules(module)}
 
 
 @pytest.mark.parametrize("module", ["serving.contract", "serving.contract.errors", "pilotage.cli"])
@@ -34,7 +38,11 @@ def test_the_host_side_of_preprocessing_needs_no_runtime(module: str) -> None:
     assert not _loaded_by(module) & HEAVY
 
 
-def test_the_service_imports_no_torch_and_no_sibling() -> None:
-    loaded = _loaded_by("serving.services.ranking")
-    assert "bentoml" in loaded
+@pytest.mark.parametrize("module", ["serving.services.ranking", "serving.services.worker"])
+def test_the_service_imports_no_torch_and_no_sibling(module: str) -> None:
+    loaded = _loaded_by(module)
     assert not loaded & {"torch", "onnx", "locust", "optimize", "loadtests", "sklearn", "matplotlib"}
+
+
+def test_what_the_supervisor_reads_leaves_the_workers_part_to_the_workers() -> None:
+    assert not {"serving.services.worker", "onnxruntime", "pyarrow", "prometheus_client"} & _modules("serving.services.ranking")

@@ -67,7 +67,9 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture(scope="module")
 def front(tiny_bundle: Bundle) -> ServiceFront:
-    settings = ServiceSettings(bundle=str(tiny_bundle.path), threads=1, max_candidates=50, max_body_bytes=MAX_BODY_BYTES)
+    settings = ServiceSettings(
+        bundle=str(tiny_bundle.path), threads=1, max_candidates=50, max_body_bytes=MAX_BODY_BYTES, objective_ms=60_000
+    )
     catalog = Catalog()
     front = ServiceFront(catalog)
     front.open(settings)
