@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -68,21 +68,25 @@ class Record:
         CPU model, the flags that decide which kernels run, cores, and threads of a run.
     versions
         Package → version.
+    notes
+        What was chosen or left out, and why; not in the object where there are none.
     """
 
     machine: dict[str, Any]
     versions: dict[str, str]
     figures: tuple[Figure, ...]
     aims: tuple[Aim, ...]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object."""
-        return {
+        described: dict[str, Any] = {
             "machine": self.machine,
             "versions": self.versions,
             "figures": [figure.as_dict() for figure in self.figures],
             "aims": [aim.as_dict() for aim in self.aims],
         }
+        return described | ({"notes": dict(self.notes)} if self.notes else {})
 
     def as_json(self) -> str:
         """The JSON object as text; a value that is no number is refused rather than printed as ``NaN``."""
@@ -99,6 +103,8 @@ class Record:
         console.print(figures)
         if self.aims:
             console.print(self._aims_table())
+        for name, note in self.notes.items():
+            console.print(f"{name}: {note}", soft_wrap=True, markup=False, highlight=False)
         machine = self.machine
         console.print(
             f"{machine['cpu']} ({', '.join(machine['flags'])}), {machine['cores']} cores, threads of a run: {machine['threads']}",

@@ -1,0 +1,150 @@
+"""What `benchmarks.optimize` compares: the graph as it is, what others make of it, and recipes of our passes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from benchmarks.optimize_subjects import Answers, Subject
+from optimize.export.files import files_of, save_graph
+from optimize.passes.base import Context, Feeds, PassNotApplicable
+from optimize.passes.int8_layers import WeightType
+from optimize.passes.registry import parse_pass
+from serving.contract.errors import PilotageError
+from serving.runtime.session import GraphSession
+
+FP32, STOCK, OURS = "ort_fp32", "stock_int8", "ours"
+WEIGHTS: tuple[WeightType, ...] = ("int8", "int7", "uint8")
+"""The fastest that is accurate depends on the processor."""
+
+RIVAL_RUNS = 8
+"""Calibration runs of NNCF: it holds all values between layers of the tower, and takes two minutes with these."""
+
+EXACT = {
+    "dcn_v2": ("clean_up",),
+    "image_tower": ("conv_to_matmul", "used_position", "fuse_attention", "fuse_gelu", "merge_projections"),
+}
+"""Passes that change nothing but rounding, in the order that each leaves most to the next."""
+
+
+class ArmUnavailable(PilotageError):
+    """A rival that is not installed, or that fails on this model; the message says how."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A graph on disk, loaded.
+
+    Attributes
+    ----------
+    quality
+        Figures of the subject's budget.
+    answers
+        To the subject's probes.
+    """
+
+    session: GraphSession
+    size_bytes: int
+    quality: Mapping[str, float]
+    answers: Answers
+
+
+def recipes(name: str, *, flags: Container[str], is_whole: bool) -> dict[str, tuple[str, ...]]:
+    """Our candidates for a subject: what is exact, then int8 with each type of weights.
+
+    Parameters
+    ----------
+    flags
+        Of the processor.
+    is_whole
+        False for the one type that is the fastest on such a processor.
+    """
+    likely: WeightType = "int8" if "avx512_vnni" in flags or "avx_vnni" in flags else "int7"
+    return {weights: (*EXACT[name], f"int8_dynamic:weight_type={weights}") for weights in (WEIGHTS if is_whole else (likely,))}
+
+
+class Kitchen:
+    """Applies recipes to a subject; the model after each first few passes that recipes share is made once."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._made: dict[tuple[str, ...], onnx.ModelProto] = {(): subject.graph}
+
+    def cook(self, recipe: tuple[str, ...]) -> onnx.ModelProto:
+        """Apply passes one after the other; one that has nothing to do is left out."""
+        if recipe not in self._made:
+            graph = self.cook(recipe[:-1])
+            with contextlib.suppress(PassNotApplicable):
+                graph = parse_pass(recipe[-1]).apply(graph, Context(calibration=self.subject.calibration))
+            self._made[recipe] = graph
+        return self._made[recipe]
+
+
+def stock(subject: Subject) -> onnx.ModelProto:
+    """ONNX Runtime's dynamic quantization with its own defaults."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save_model(subject.graph, str(source))
+        quantize_dynamic(str(source), str(target))
+        return onnx.load(str(target))
+
+
+def nncf(subject: Subject) -> onnx.ModelProto:
+    """NNCF's post-training quantization; for the tower with its settings for transformers, that bring SmoothQuant.
+
+    Raises
+    ------
+    ArmUnavailable
+        It is not installed, or fails.
+    """
+    try:
+        library: Any = importlib.import_module("nncf")
+    except ImportError as error:
+        raise ArmUnavailable(f"not installed: {error}") from error
+    kind = library.ModelType.TRANSFORMER if subject.name == "image_tower" else None
+    try:
+        with quiet():
+            runs: list[Feeds] = list(subject.calibration[:RIVAL_RUNS])
+            quantized: onnx.ModelProto = library.quantize(
+                subject.graph, library.Dataset(runs), model_type=kind, subset_size=len(runs), fast_bias_correction=True
+            )
+    except Exception as error:  # whatever a rival raises is its result here
+        raise ArmUnavailable(f"fails: {type(error).__name__}: {str(error)[:200]}") from error
+    return quantized
+
+
+RIVALS: dict[str, Callable[[Subject], onnx.ModelProto]] = {"nncf": nncf}
+
+
+def load(subject: Subject, graph: onnx.ModelProto, path: Path, *, threads: int, reference: Arm | None) -> Arm:
+    """Write a graph, load it as a service would, and compare its answers with those of `reference`."""
+    save_graph(graph, path)
+    session = GraphSession(path, threads=threads)
+    answers = subject.answers(session)
+    before = answers if reference is None else reference.answers
+    return Arm(session, sum(file.stat().st_size for file in files_of(path)), subject.budget.measure(before, answers), answers)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep other libraries' remarks and progress bars off stdout and stderr."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
