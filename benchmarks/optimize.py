@@ -7,7 +7,7 @@ Subjects, on one thread:
 * ``image_tower``: the image tower of CLIP ViT-B/32, architecture from transformers, seeded weights; one picture.
 
 Arms: ``torch`` eager in float32; ``ort_fp32``, the graph as exported; ``stock_int8``, ``onnxruntime.quantization.quantize_dynamic`` as
-it is; ``nncf`` where it is installed; ``ours``, the fastest of our recipes whose answers stay inside the budget.
+it is; ``nncf`` and ``olive`` where they are installed; ``ours``, the fastest of our recipes whose answers stay inside the budget.
 
 Limits: ``int8_limit_ms`` is the time of all matrix products of the model, as PyTorch computes it, at the best rate of ONNX Runtime's
 integer kernels on large square matrices; ``int8_shapes_ms`` the time of those products by the fastest kernel at their own shapes.

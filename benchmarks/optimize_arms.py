@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from benchmarks.optimize_subjects import Answers, Subject
+from benchmarks.optimize_subjects import TOWER_HEADS, TOWER_WIDTH, Answers, Subject
 from optimize.export.files import files_of, save_graph
 from optimize.passes.base import Context, Feeds, PassNotApplicable
 from optimize.passes.int8_layers import WeightType
@@ -125,7 +125,39 @@ def nncf(subject: Subject) -> onnx.ModelProto:
     return quantized
 
 
-RIVALS: dict[str, Callable[[Subject], onnx.ModelProto]] = {"nncf": nncf}
+def olive(subject: Subject) -> onnx.ModelProto:
+    """Olive's passes: for the tower its transformer optimization, for both its dynamic quantization, each with its own defaults.
+
+    Raises
+    ------
+    ArmUnavailable
+        It is not installed, or fails.
+    """
+    try:
+        load: Any = importlib.import_module
+        handler, passes = load("olive.model").ONNXModelHandler, load("olive.passes.olive_pass")
+        quantization = load("olive.passes.onnx.quantization").OnnxDynamicQuantization
+        optimization = load("olive.passes.onnx.transformer_optimization").OrtTransformersOptimization
+        processor = load("olive.hardware.accelerator").DEFAULT_CPU_ACCELERATOR
+    except ImportError as error:
+        raise ArmUnavailable(f"not installed: {error}") from error
+    steps: list[tuple[Any, dict[str, object]]] = [(quantization, {})]
+    if subject.name == "image_tower":
+        steps.insert(0, (optimization, {"model_type": "clip", "num_heads": TOWER_HEADS, "hidden_size": TOWER_WIDTH}))
+    try:
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            source = Path(folder) / "fp32.onnx"
+            onnx.save_model(subject.graph, str(source))
+            model = handler(str(source))
+            for i, (step, config) in enumerate(steps):
+                made = passes.create_pass_from_dict(step, config, disable_search=True, accelerator_spec=processor)
+                model = made.run(model, str(Path(folder) / f"step{i}"))
+            return onnx.load(model.model_path)
+    except Exception as error:  # whatever a rival raises is its result here
+        raise ArmUnavailable(f"fails: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+RIVALS: dict[str, Callable[[Subject], onnx.ModelProto]] = {"nncf": nncf, "olive": olive}
 
 
 def load(subject: Subject, graph: onnx.ModelProto, path: Path, *, threads: int, reference: Arm | None) -> Arm:

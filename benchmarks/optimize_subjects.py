@@ -58,6 +58,9 @@ LOOKS = 8
 TOWER_OPSET = 20
 """That of our own exports. The operator for attention that came with 23 was as fast, and stock quantization breaks on it."""
 
+TOWER_HEADS, TOWER_WIDTH = 12, 768
+"""Of ViT-B, the defaults of transformers' configuration."""
+
 PICTURE = 224
 PICTURES = 8
 """Pictures whose embeddings are compared; noise, as the weights are."""
