@@ -26,6 +26,7 @@ PASSES = {
     "prune_heads": "optimize.passes.prune_heads:PruneHeads",
     "prune_magnitude": "optimize.passes.prune_magnitude:PruneMagnitude",
     "prune_neurons": "optimize.passes.prune_neurons:PruneNeurons",
+    "smooth_quant": "optimize.passes.smooth_quant:SmoothQuant",
     "split_request": "optimize.passes.split_request:SplitRequest",
     "table_fp16": "optimize.passes.table_fp16:TableFp16",
     "used_position": "optimize.passes.used_position:UsedPosition",
