@@ -28,6 +28,7 @@ PASSES = {
     "prune_neurons": "optimize.passes.prune_neurons:PruneNeurons",
     "smooth_quant": "optimize.passes.smooth_quant:SmoothQuant",
     "split_request": "optimize.passes.split_request:SplitRequest",
+    "table_bits": "optimize.passes.table_bits:TableBits",
     "table_fp16": "optimize.passes.table_fp16:TableFp16",
     "used_position": "optimize.passes.used_position:UsedPosition",
     "weight_only": "optimize.passes.weight_only:WeightOnly",

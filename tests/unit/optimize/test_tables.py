@@ -8,6 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from optimize.passes.base import Pass, PassNotApplicable
+from optimize.passes.table_bits import TableBits
 from optimize.passes.table_fp16 import TableFp16
 from tests.graphs import drawn, graph, kinds, run
 
@@ -16,7 +17,7 @@ LOOKUP = "(int64[N] ids) => (float[N, 12] y) { y = Gather<axis = 0>(table, ids) 
 HALF_STEP, HALF_SUBNORMAL = 2.0**-11, 2.0**-25
 """float16 has 11 significant bits, so that rounding moves a value by 2**-11 of it at most, and steps of 2**-24 below 2**-14."""
 
-PASSES: list[Pass] = [TableFp16()]
+PASSES: list[Pass] = [TableFp16(), TableBits(), TableBits(bits=4), TableBits(bits=8, block_size=16)]
 
 
 def bytes_of(model: onnx.ModelProto) -> int:
