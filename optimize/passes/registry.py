@@ -30,6 +30,8 @@ PASSES = {
     "split_request": "optimize.passes.split_request:SplitRequest",
     "table_bits": "optimize.passes.table_bits:TableBits",
     "table_fp16": "optimize.passes.table_fp16:TableFp16",
+    "table_frequent_tail": "optimize.passes.table_frequent_tail:TableFrequentTail",
+    "table_quotient_remainder": "optimize.passes.table_quotient_remainder:TableQuotientRemainder",
     "used_position": "optimize.passes.used_position:UsedPosition",
     "weight_only": "optimize.passes.weight_only:WeightOnly",
 }
