@@ -17,6 +17,7 @@ from onnx import helper
 
 from optimize.passes.base import CalibrationError, Context, Feeds, Pass, copy_of
 from optimize.passes.editing import in_memory, quiet
+from optimize.passes.feeds import slots
 
 MIN_RUNS = 8
 """From 8 requests on, more change NE by 0.1 % at most; a single one cost up to 2 %, docs/passes.md."""
@@ -42,33 +43,18 @@ def require_runs(step: Pass, model: onnx.ModelProto, context: Context) -> Sequen
             f"pass {step.kind!r} needs calibration data, at least {MIN_RUNS} runs, and got {len(runs)}; "
             "give feeds as the model will serve them, Context(calibration=[...])"
         )
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = {value.name: value.type.tensor_type for value in model.graph.input if value.name not in constants}
+    wanted = slots(model)
     for i, feeds in enumerate(runs):
-        if feeds.keys() != inputs.keys():
-            wrong = ", ".join(sorted(map(repr, feeds.keys() ^ inputs.keys())))
-            raise CalibrationError(f"calibration run {i} and the model's inputs differ in {wrong}; the inputs are {', '.join(inputs)}")
-        for name, tensor_type in inputs.items():
-            _require_fit(i, name, np.asarray(feeds[name]), tensor_type)
+        names = {slot.name for slot in wanted}
+        if feeds.keys() != names:
+            wrong = ", ".join(sorted(map(repr, feeds.keys() ^ names)))
+            raise CalibrationError(
+                f"calibration run {i} and the model's inputs differ in {wrong}; the model takes {', '.join(sorted(names))}"
+            )
+        for slot in wanted:
+            if gap := slot.gap(np.asarray(feeds[slot.name])):
+                raise CalibrationError(f"calibration run {i}: input {slot.name!r} {gap}")
     return runs
-
-
-def _require_fit(run: int, name: str, array: npt.NDArray[Any], tensor_type: onnx.TypeProto.Tensor) -> None:
-    is_string = tensor_type.elem_type == onnx.TensorProto.STRING
-    expected = np.dtype(object) if is_string else helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
-    if array.dtype != expected and not (is_string and array.dtype.kind in "US"):
-        raise CalibrationError(
-            f"calibration run {run} has {name!r} as {array.dtype}, the model takes {'strings' if is_string else expected}"
-        )
-    if not tensor_type.HasField("shape"):
-        return
-    axes = tensor_type.shape.dim
-    fits = len(axes) == array.ndim and all(
-        not axis.HasField("dim_value") or axis.dim_value == size for axis, size in zip(axes, array.shape, strict=True)
-    )
-    if not fits:
-        shape = ", ".join(str(axis.dim_value) if axis.HasField("dim_value") else axis.dim_param or "?" for axis in axes)
-        raise CalibrationError(f"calibration run {run} has {name!r} of shape {array.shape}, the model takes ({shape})")
 
 
 def observe(model: onnx.ModelProto, names: Sequence[str], runs: Sequence[Feeds]) -> Iterator[Values]:

@@ -73,9 +73,11 @@ class DynamicLayers:
         """Return the output of a layer, bias added; what several layers read is quantized once."""
         edit, before = self.edit, _last(layer)
         weight = self.weights.of(layer)
-        if layer.source not in self._sources:
-            self._sources[layer.source] = edit.add_many(layer.node, "DynamicQuantizeLinear", [layer.source], outputs=3)
-        values, step, zero = self._sources[layer.source]
+        source = layer.node.inputs[0]  # by now: the layer in front may have been built anew
+        assert source is not None
+        if source not in self._sources:
+            self._sources[source] = edit.add_many(layer.node, "DynamicQuantizeLinear", [source], outputs=3)
+        values, step, zero = self._sources[source]
         sums = edit.add(before, "MatMulInteger", [values, weight.values, zero, *([weight.zero] if weight.zero is not None else [])])
         product = edit.add(before, "Cast", [sums], {"to": int(ir.DataType.FLOAT)})
         steps = edit.add(before, "Mul", [step, weight.scale])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from optimize.passes.activations import require_runs
-from optimize.passes.base import NOTHING, Context, Need, Pass
+from optimize.passes.base import NOTHING, Context, Feeds, Need, Pass
 from optimize.passes.editing import Edit, rank, require_opset
 from optimize.passes.int8_layers import Weights, WeightType, layers_to_quantize, quantize
 from optimize.passes.linear import Linear
@@ -69,7 +70,8 @@ class Int8Static(Pass):
         layers = layers_to_quantize(edit, self.keep)
         require_opset(edit, STATIC_OPSET, "DequantizeLinear by channel")
         runs = require_runs(self, model, context)
-        found = ranges(model, list(dict.fromkeys(str(layer.source.name) for layer in layers)), runs, self.method)
+        kept = source_ranges(model, layers, runs, self.method)
+        found = {layer.source: kept[str(layer.source.name)] for layer in layers}
         weights = Weights(edit, self.weight_type, self.per_channel, zeros_by_channel=True)
         quantize(edit, layers, StaticLayers(edit, weights, found, self.symmetric).build)
         return edit.done()
@@ -85,13 +87,13 @@ class StaticLayers:
     Parameters
     ----------
     found
-        Name of a value → its range.
+        Ranges of what the layers read, as the graph was before any was built.
     """
 
     edit: Edit
     weights: Weights
-    found: dict[str, Range]
-    symmetric: bool
+    found: Mapping[ir.Value, Range]
+    symmetric: bool = False
     _sources: dict[ir.Value, tuple[ir.Value, np.float32]] = field(default_factory=dict)
 
     def build(self, layer: Linear) -> ir.Value:
@@ -110,9 +112,10 @@ class StaticLayers:
 
     def _source(self, layer: Linear) -> tuple[ir.Value, np.float32]:
         """What a layer reads, rounded, and its step."""
-        source = layer.source
+        source = layer.node.inputs[0]  # by now: the layer in front may have been built anew
+        assert source is not None
         if source not in self._sources:
-            step, zero = steps(self.found[str(source.name)], self.symmetric)
+            step, zero = steps(self.found[layer.source], self.symmetric)
             constants = [
                 self.edit.constant(np.asarray(value), f"{source.name}_{name}") for name, value in (("scale", step), ("zero_point", zero))
             ]
@@ -130,6 +133,17 @@ class StaticLayers:
             [values, self.edit.constant(scale, f"{layer.output.name}/bias_scale")],
             {"axis": 0} if scale.ndim else None,
         )
+
+
+def source_ranges(model: onnx.ModelProto, layers: Sequence[Linear], runs: Sequence[Feeds], method: Method) -> dict[str, Range]:
+    """Name of each value that `layers` read → its range on calibration data.
+
+    Raises
+    ------
+    CalibrationError
+        The model does not run on it, or a value is not finite.
+    """
+    return ranges(model, list(dict.fromkeys(str(layer.source.name) for layer in layers)), runs, method)
 
 
 def steps(kept: Range, symmetric: bool) -> tuple[np.float32, np.int8 | np.uint8]:

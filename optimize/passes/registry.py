@@ -22,6 +22,7 @@ PASSES = {
     "int8_static": "optimize.passes.int8_static:Int8Static",
     "low_rank": "optimize.passes.low_rank:LowRank",
     "merge_projections": "optimize.passes.merge_projections:MergeProjections",
+    "mixed_precision": "optimize.passes.mixed_precision:MixedPrecision",
     "prune_2_4": "optimize.passes.prune_2_4:Prune24",
     "prune_heads": "optimize.passes.prune_heads:PruneHeads",
     "prune_magnitude": "optimize.passes.prune_magnitude:PruneMagnitude",

@@ -80,6 +80,11 @@ def test_what_is_shared_is_made_once() -> None:
     assert [t.name for t in after.graph.initializer if len(t.dims) == 2] == ["w_quantized"]
 
 
+def test_a_layer_behind_a_layer_reads_what_is_left_of_it() -> None:
+    model = graph("(float[N,8] x) => (float[N,8] y, float[N,8] a) { a = MatMul(x, v) y = MatMul(a, w) }", v=drawn(8, 8), w=drawn(8, 8))
+    assert kinds(STEP.apply(model))["MatMul"] == 0, "no float product is left"
+
+
 NEAR_MISSES = {
     "weights of a run": graph("(float[N,4] x, float[4,3] w) => (float[N,3] y) { y = MatMul(x, w) }"),
     "double precision": graph("(double[N,4] x) => (double[N,3] y) { y = MatMul(x, w) }", w=np.ones((4, 3))),
