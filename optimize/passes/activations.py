@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 from onnx import helper
 
 from optimize.passes.base import CalibrationError, Context, Feeds, Pass, copy_of
-from optimize.passes.editing import in_memory, quiet
+from optimize.passes.editing import in_memory
 from optimize.passes.feeds import slots
 
 MIN_RUNS = 8
@@ -104,6 +103,5 @@ def session(model: onnx.ModelProto, names: Sequence[str] = ()) -> Iterator[ort.I
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        with quiet():
-            ir.save(ir.from_proto(copy), path, external_data="model.weights")
+        onnx.save_model(copy, str(path), save_as_external_data=True, location="model.weights")
         yield ort.InferenceSession(str(path), options, providers=providers)

@@ -158,3 +158,9 @@ def test_a_model_with_nothing_to_quantize_is_refused_before_it_runs() -> None:
         STEP.apply(graph(LONE, opset=12, w=drawn(24, 16)), Context())
     with pytest.raises(UnknownPass, match="method='kl'"):
         parse_pass("int8_static:method=kl")
+
+
+def test_a_model_too_large_for_one_message_is_calibrated_from_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = STEP.apply(_model(), Context(calibration=_runs(8, 24))).SerializeToString(deterministic=True)
+    monkeypatch.setattr("optimize.passes.activations.SERIALIZED_BYTES", 1)
+    assert STEP.apply(_model(), Context(calibration=_runs(8, 24))).SerializeToString(deterministic=True) == expected
