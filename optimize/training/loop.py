@@ -45,9 +45,20 @@ class TrainingData:
 
 
 def train(
-    model: RankingModel, data: TrainingData, settings: TrainingSettings, seed: int, on_epoch: Callable[[EpochReport], None]
+    model: RankingModel,
+    data: TrainingData,
+    settings: TrainingSettings,
+    seed: int,
+    on_epoch: Callable[[EpochReport], None],
+    *,
+    after_step: Callable[[], None] | None = None,
 ) -> list[EpochReport]:
     """Train `model` in place and leave it at its best epoch, unseen rows settled.
+
+    Parameters
+    ----------
+    after_step
+        Called after each step of the optimizer, to hold weights at what they must be.
 
     Raises
     ------
@@ -76,6 +87,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            if after_step is not None:
+                after_step()
             steps += 1
             losses.append(loss.item())
             with torch.no_grad():
