@@ -72,7 +72,7 @@ class StudySettings:
     flipped: float = 0.2
     teacher_share: float = 0.5
     epochs: int = 6
-    fine_tuning_epochs: int = 2
+    fine_tuning_epochs: int = 4
     plans: tuple[tuple[str, tuple[float, ...]], ...] = PLANS
 
 
@@ -100,7 +100,7 @@ def run_half(settings: StudySettings, seed: int, labels: str) -> list[Outcome]:
     teacher = loop.logits(full, train)
     weights = _weights(full)
     sample = train.take(np.arange(min(SAMPLE_ROWS, len(target))))
-    tuning = FINE_TUNING.model_copy(update={"epochs": settings.fine_tuning_epochs, "embedding_decay": TRAINING.embedding_decay})
+    tuning = FINE_TUNING.model_copy(update={"epochs": settings.fine_tuning_epochs})
     outcomes = []
     for technique, levels in settings.plans:
         for level in levels:
@@ -169,9 +169,14 @@ def _prune(model: RankingModel, technique: str, level: float, sample: Encoded) -
 def _quality(
     model: RankingModel, validation: Encoded, validation_part: Interactions, test: Encoded, test_part: Interactions
 ) -> tuple[float, float]:
-    """NE and AUC on the test part, calibrated on the validation part."""
-    fitted = calibration.fit(loop.logits(model, validation), validation_part.label)
-    logit = fitted.scale * loop.logits(model, test).astype(np.float64) + fitted.offset
+    """NE and AUC on the test part, calibrated on the validation part.
+
+    Pruning can shrink log-odds many times, and calibration's prior on scale 1 would keep them so: they are standardized first.
+    """
+    raw, judged = (loop.logits(model, part).astype(np.float64) for part in (validation, test))
+    mean, deviation = float(raw.mean()), float(raw.std()) or 1.0
+    fitted = calibration.fit((raw - mean) / deviation, validation_part.label)
+    logit = fitted.scale * (judged - mean) / deviation + fitted.offset
     return metrics.normalized_entropy(test_part.label, 1 / (1 + np.exp(-logit))), metrics.auc(test_part.label, logit)
 
 

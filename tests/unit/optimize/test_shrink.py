@@ -70,6 +70,16 @@ def test_zeros_stay_zero_while_the_rest_is_trained(model: RankingModel, data: Tr
     assert all(not torch.equal(layer.weight, old) for layer, old in zip(linear_layers(model), weights, strict=True))
 
 
+@pytest.mark.parametrize("train_tables", [False, True])
+def test_embedding_tables_are_trained_only_where_that_is_asked_for(model: RankingModel, data: TrainingData, train_tables: bool) -> None:
+    table = model.embeddings.tables[0]
+    used = np.unique(data.train.rows["user_id"])
+    before = table.weight.detach().clone()
+    _tune(model, data, train_tables=train_tables)
+    assert torch.equal(table.weight[used], before[used]) != train_tables
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_two_of_each_four_inputs_stay(model: RankingModel, data: TrainingData) -> None:
     full = [layer.weight.detach().abs() for layer in linear_layers(deepcopy(model))]
     _tune(model, data, masks=keep_two_of_four(model))
