@@ -25,6 +25,10 @@ MICROSOFT = "com.microsoft"
 FEATURES = "features/"
 """Nodes of our own rankers' preprocessing are called so; no pass may change them, or buckets would move."""
 
+NOT_TENSORS = ("Sequence", "Optional")
+"""In names of operators whose results are no tensors; onnx-ir 1.1's inference says that they are, and ONNX Runtime refuses the model.
+A model with such operators keeps the types that it came with."""
+
 Attributes = Mapping[str, int | float | str | Sequence[int]]
 
 
@@ -35,12 +39,18 @@ class Edit:
     ----------
     model
         Is read, never changed.
+
+    Raises
+    ------
+    PassNotApplicable
+        It has something that cannot be edited: values that are maps, for one.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         with quiet():
-            self.model = ir.from_proto(in_memory(model))
-            common.ShapeInferencePass(check_type=False, strict_mode=False)(self.model)
+            self.model = _read(model)
+            if not any(word in node.op_type for node in self.model.graph.all_nodes() for word in NOT_TENSORS):
+                common.ShapeInferencePass(check_type=False, strict_mode=False)(self.model)
         self.graph = self.model.graph
         self.changes = 0
         values = [value for node in self.graph.all_nodes() for value in node.outputs]
@@ -88,6 +98,10 @@ class Edit:
         made.type = ir.TensorType(ir.DataType.from_numpy(value.dtype))
         self.graph.register_initializer(made)
         return made
+
+    def value(self, name: str) -> ir.Value:
+        """Make a value, called `name` or nearly so, for a node to write."""
+        return ir.Value(name=self._fresh(name))
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Let all readers of `old`, and the graph's output if it is one, read `new`; counts as one change."""
@@ -297,6 +311,16 @@ def without_factors(value: ir.Value | None) -> tuple[ir.Value | None, float]:
         else:
             break
     return value, factor
+
+
+def _read(model: onnx.ModelProto) -> ir.Model:
+    try:
+        return ir.from_proto(in_memory(model))
+    except ir.serde.SerdeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise PassNotApplicable(f"the model has no form that can be edited: {cause}") from error
 
 
 @contextmanager

@@ -302,3 +302,17 @@ def test_exact_passes_compose(foreign: Foreign, expected: list[np.ndarray], tmp_
     assert (len(graph.graph.node) < len(foreign.graph.graph.node)) == (foreign.name != "cnn")
     for before, found in zip(expected, _answers(graph, foreign, tmp_path / "after.onnx"), strict=True):
         assert np.abs(found - before).max() <= ROUNDING * np.abs(before).max()
+
+
+@pytest.mark.parametrize("others", [("fuse_attention", "fuse_gelu"), ("weight_only",), ("int8_dynamic",)])
+def test_half_precision_follows_other_passes(others: tuple[str, ...], foreign: Foreign, expected: list[np.ndarray], tmp_path: Path) -> None:
+    graph = foreign.graph
+    for kind in others:
+        try:
+            graph = parse_pass(kind).apply(graph)
+        except PassNotApplicable:
+            continue
+    graph = parse_pass("fp16").apply(graph)
+    for before, found in zip(expected, _answers(graph, foreign, tmp_path / "after.onnx"), strict=True):
+        cosine = float((found * before).sum() / np.linalg.norm(found) / np.linalg.norm(before))
+        assert cosine >= min(SIMILAR.get(kind, OTHERWISE if kind == "weight_only" else SIMILAR["fp16"]) for kind in others)
