@@ -11,6 +11,7 @@ from optimize.passes.base import Pass
 from serving.contract.errors import PilotageError
 
 PASSES = {
+    "bf16": "optimize.passes.bf16:Bf16",
     "clean_up": "optimize.passes.clean_up:CleanUp",
     "conv_to_matmul": "optimize.passes.conv_to_matmul:ConvToMatMul",
     "fold_calibration": "optimize.passes.fold_calibration:FoldCalibration",

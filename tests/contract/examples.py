@@ -121,6 +121,7 @@ def _unsplit(ranker: onnx.ModelProto) -> onnx.ModelProto:
 
 
 EXAMPLES = {
+    "bf16": _widened,
     "low_rank": _with_flat_layer,
     "prune_heads": _with_projected_attention,
     "conv_to_matmul": _with_patches,
