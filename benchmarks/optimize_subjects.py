@@ -52,17 +52,17 @@ TRAINING = loop.TrainingSettings(patience=2, learning_rate=2e-3, embedding_decay
 MAX_NE_INCREASE_PCT = 0.1
 MIN_COSINE = 0.99
 
-LOOKS = 8
+LOOKS = 16
 """Recipes that are judged on the same impressions, at most: the interval holds for all of them at once."""
 
 TOWER_OPSET = 20
 """That of our own exports. The operator for attention that came with 23 was as fast, and stock quantization breaks on it."""
 
-TOWER_HEADS, TOWER_WIDTH = 12, 768
+TOWER_HEADS, TOWER_WIDTH, TOWER_LAYERS = 12, 768, 12
 """Of ViT-B, the defaults of transformers' configuration."""
 
 PICTURE = 224
-PICTURES = 8
+PICTURES = 4
 """Pictures whose embeddings are compared; noise, as the weights are."""
 
 Product = tuple[int, int, int]
@@ -102,6 +102,8 @@ class Subject:
 
     Attributes
     ----------
+    family
+        ``dcn_v2`` or ``image_tower``: decides on recipes.
     graph
         As exported, float32.
     eager
@@ -115,6 +117,7 @@ class Subject:
     """
 
     name: str
+    family: str
     graph: onnx.ModelProto
     eager: Callable[[], object]
     feeds: Feeds
@@ -182,6 +185,7 @@ def ranking_subject(model: DcnV2, data: Split) -> Subject:
         products = products_of(naive, lambda: naive(*inputs))
     return Subject(
         "dcn_v2",
+        "dcn_v2",
         export_ranking(model),
         lambda: naive(*inputs),
         feeds,
@@ -192,18 +196,19 @@ def ranking_subject(model: DcnV2, data: Split) -> Subject:
     )
 
 
-def image_tower() -> Subject:
-    """The image tower of CLIP ViT-B/32, one picture."""
+def image_tower(layers: int = TOWER_LAYERS) -> Subject:
+    """The image tower of CLIP ViT-B/32, one picture; with fewer `layers` it is called so, and is another model."""
     transformers: Any = importlib.import_module("transformers")
     transformers.logging.set_verbosity_error()
     torch.manual_seed(SEED)
-    model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(projection_dim=512)).eval()
+    model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(projection_dim=512, num_hidden_layers=layers)).eval()
     pictures = np.random.default_rng(SEED).normal(size=(PICTURES + CALIBRATION_RUNS, 1, 3, PICTURE, PICTURE)).astype(np.float32)
     picture = torch.from_numpy(pictures[0])
     with torch.inference_mode():
         products = products_of(model, lambda: model(pixel_values=picture))
     feeds = [{"pixel_values": each} for each in pictures]
     return Subject(
+        "image_tower" if layers == TOWER_LAYERS else f"image_tower_{layers}_layers",
         "image_tower",
         _exported(_Embedding(model)),
         lambda: model(pixel_values=picture),
