@@ -27,6 +27,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
+from benchmarks.command import report
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
 from optimize.data import clicks
 from optimize.data.interactions import Interactions
@@ -196,27 +197,12 @@ def run(*, quick: bool, tell: Tell) -> Record:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; 0 whether or not the aims are met, 3 when nothing could be measured."""
-    from rich.console import Console
-
-    from optimize.console import progress_bar
-
     described = "Is what the search chooses within its budget on unseen data?"
     parser = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=described)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SEEDS} seeds instead of {SEEDS}: ends within 60 s")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of tables")
     options = parser.parse_args(arguments)
-    try:
-        with progress_bar() as tell:
-            record = run(quick=options.quick, tell=tell)
-            tell("done", 1.0)
-    except PilotageError as error:
-        Console(stderr=True).print(f"nothing could be measured: {error}", soft_wrap=True, markup=False)
-        return 3
-    if options.json:
-        print(record.as_json())
-    else:
-        record.print_tables("the search's choice on data that it never saw", Console())
-    return 0
+    return report(lambda tell: run(quick=options.quick, tell=tell), "the search's choice on data that it never saw", as_json=options.json)
 
 
 if __name__ == "__main__":

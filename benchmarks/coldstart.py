@@ -23,6 +23,7 @@ from statistics import median
 
 import psutil
 
+from benchmarks.command import report
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
 from benchmarks.services import ROOT, ServiceCommand, ServiceFailed, free_port, is_ready, service_environment, stop
 
@@ -123,27 +124,11 @@ def run(*, quick: bool, tell: Tell) -> Record:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; 0 whether or not the aim is met, 3 when nothing could be measured."""
-    from rich.console import Console
-
-    from optimize.console import progress_bar
-    from serving.contract.errors import PilotageError
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coldstart", description="From starting the process to ready.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: ends within 60 s")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of tables")
     options = parser.parse_args(arguments)
-    try:
-        with progress_bar() as tell:
-            record = run(quick=options.quick, tell=tell)
-            tell("done", 1.0)
-    except (PilotageError, OSError, subprocess.TimeoutExpired) as error:
-        Console(stderr=True).print(f"nothing could be measured: {error}", soft_wrap=True, markup=False)
-        return 3
-    if options.json:
-        print(record.as_json())
-    else:
-        record.print_tables("cold start", Console())
-    return 0
+    return report(lambda tell: run(quick=options.quick, tell=tell), "cold start", as_json=options.json)
 
 
 if __name__ == "__main__":

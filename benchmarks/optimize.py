@@ -29,6 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from benchmarks.command import report
 from benchmarks.ranking import measure
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
 
@@ -103,29 +104,13 @@ def run(effort: Effort, *, tell: Tell) -> Record:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; 0 whether or not the aims are met, 3 when nothing could be measured."""
-    from rich.console import Console
-
-    from optimize.console import progress_bar
-    from serving.contract.errors import PilotageError
-
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.optimize", description="What the passes bring a ranker and an image tower, beside rivals and the limit."
     )
     parser.add_argument("--quick", action="store_true", help="fewer clicks and rounds, no rivals: ends within 60 s")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of tables")
     options = parser.parse_args(arguments)
-    try:
-        with progress_bar() as tell:
-            record = run(QUICK if options.quick else Effort(), tell=tell)
-            tell("done", 1.0)
-    except PilotageError as error:
-        Console(stderr=True).print(f"nothing could be measured: {error}", soft_wrap=True, markup=False)
-        return 3
-    if options.json:
-        print(record.as_json())
-    else:
-        record.print_tables("optimize: one thread, p50", Console())
-    return 0
+    return report(lambda tell: run(QUICK if options.quick else Effort(), tell=tell), "optimize: one thread, p50", as_json=options.json)
 
 
 def _subjects(effort: Effort, tell: Callable[[str], None]) -> Iterator[Subject]:

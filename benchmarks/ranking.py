@@ -44,6 +44,7 @@ from statistics import median
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from benchmarks.command import report
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
 from benchmarks.services import Client, ServiceCommand, ServiceFailed, running
 
@@ -174,10 +175,6 @@ def run(*, quick: bool, threads: int, tell: Tell) -> Record:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; 0 whether or not the aims are met, 3 when nothing could be measured."""
-    from rich.console import Console
-
-    from optimize.console import progress_bar
-    from serving.contract.errors import PilotageError
     from serving.runtime.cpus import usable_cores
 
     parser = argparse.ArgumentParser(
@@ -190,18 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads < 0:
         parser.error(f"--threads is {options.threads}, it must be 0 or more")
     signal.signal(signal.SIGTERM, _exit_on_signal)
-    try:
-        with progress_bar() as tell:
-            record = run(quick=options.quick, threads=options.threads or usable_cores(), tell=tell)
-            tell("done", 1.0)
-    except PilotageError as error:
-        Console(stderr=True).print(f"nothing could be measured: {error}", soft_wrap=True, markup=False)
-        return 3
-    if options.json:
-        print(record.as_json())
-    else:
-        record.print_tables("ranking: p50 end to end, and what it is made of", Console())
-    return 0
+    return report(
+        lambda tell: run(quick=options.quick, threads=options.threads or usable_cores(), tell=tell),
+        "ranking: p50 end to end, and what it is made of",
+        as_json=options.json,
+    )
 
 
 def _scenario(scenario: Scenario, folder: Path, *, seconds: float, threads: int, tell: Tell) -> Samples:

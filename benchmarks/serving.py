@@ -36,6 +36,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from benchmarks.command import report
 from benchmarks.record import Record, machine_of, versions_of
 
 PACKAGES = ("bentoml", "fastapi", "msgspec", "numpy", "onnxruntime", "pyarrow", "starlette", "uvicorn", "uvloop")
@@ -72,11 +73,6 @@ def run(*, quick: bool, steady_s: float, tell: Callable[[str, float], None]) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; 0 whether or not the aims are met, 3 when nothing could be measured."""
-    from rich.console import Console
-
-    from optimize.console import progress_bar
-    from serving.contract.errors import PilotageError
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description="The serving path beside its rivals and its limit.")
     parser.add_argument("--quick", action="store_true", help="all phases, short: ends within 60 s")
     parser.add_argument("--steady-s", type=float, default=None, help=f"length of the steady phase  [default: {STEADY_S:g}]")
@@ -86,18 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not 1 <= steady_s <= 86_400:
         parser.error(f"--steady-s is {steady_s:g}, it must be 1 to 86400")
     signal.signal(signal.SIGTERM, _exit_on_signal)
-    try:
-        with progress_bar() as tell:
-            record = run(quick=options.quick, steady_s=steady_s, tell=tell)
-            tell("done", 1.0)
-    except (PilotageError, OSError) as error:
-        Console(stderr=True).print(f"nothing could be measured: {error}", soft_wrap=True, markup=False)
-        return 3
-    if options.json:
-        print(record.as_json())
-    else:
-        record.print_tables("serving: this service, its rivals, its limit", Console())
-    return 0
+    return report(
+        lambda tell: run(quick=options.quick, steady_s=steady_s, tell=tell),
+        "serving: this service, its rivals, its limit",
+        as_json=options.json,
+    )
 
 
 def _exit_on_signal(number: int, _: FrameType | None) -> None:

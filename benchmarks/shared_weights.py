@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.command import report
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
 from benchmarks.services import Client, ServiceCommand, ServiceFailed, family_of, running
 from serving.contract.bundle import Bundle
@@ -100,24 +101,11 @@ def run(*, quick: bool) -> Record:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; 0 whether or not the aim is met, 3 when nothing could be measured."""
-    from rich.console import Console
-
-    from serving.contract.errors import PilotageError
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shared_weights", description="Memory of four workers beside that of one.")
     parser.add_argument("--quick", action="store_true", help="a table of 100 MB, without the aim, which is about 1 GB")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of tables")
     options = parser.parse_args(arguments)
-    try:
-        record = run(quick=options.quick)
-    except PilotageError as error:
-        Console(stderr=True).print(f"nothing could be measured: {error}", soft_wrap=True, markup=False)
-        return 3
-    if options.json:
-        print(record.as_json())
-    else:
-        record.print_tables("proportional set sizes", Console())
-    return 0
+    return report(lambda _: run(quick=options.quick), "proportional set sizes", as_json=options.json)
 
 
 def _mapped(family: Sequence[psutil.Process], weights: Path, workers: int) -> list[int]:

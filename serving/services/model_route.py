@@ -12,6 +12,7 @@ import contextlib
 import logging
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -80,7 +81,7 @@ class _Asked:
     model: ServedModel | None = None
 
 
-class ModelRoute:
+class ModelRoute(ABC):
     """What the routes have in common.
 
     Parameters
@@ -217,9 +218,9 @@ class ModelRoute:
             )
             self._tracer.record(asked.trace, answered)
 
+    @abstractmethod
     def form(self, model: ServedModel, headers: Headers) -> Form:
         """Choose the form of the body; raises `UnsupportedMedia`."""
-        raise NotImplementedError
 
     def refusal_of(self, error: Exception, request_id: str) -> tuple[int, bytes]:
         """Status and body for an error: the caller's faults in full, ours by code alone."""
