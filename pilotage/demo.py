@@ -166,7 +166,10 @@ def summarize(training: dict[str, Any], report: dict[str, Any], measured: dict[s
     variants = Table(title=f"candidates, time of one run ({report['machine']['threads']} thread(s), no HTTP)", title_justify="left")
     sizes = [latency["size"] for latency in report["candidates"][0]["latency"]]
     for title in ("candidate", *(f"{size} cand." for size in sizes), "MB", "NE change"):
-        variants.add_column(title, justify="left" if title == "candidate" else "right", no_wrap=title != "candidate")
+        if title == "candidate":
+            variants.add_column(title, overflow="fold", min_width=24)  # compositions that begin alike must be told apart
+        else:
+            variants.add_column(title, justify="right", no_wrap=True)
     for candidate in report["candidates"]:
         chosen = " ← chosen" if candidate["name"] == report["chosen"] else " (refused)" if candidate["refused"] else ""
         change = candidate["change"]

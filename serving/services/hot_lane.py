@@ -57,11 +57,24 @@ class AsgiCall:
             self.replied.set_result((status, content, headers))
 
 
-class HotLane:
-    """Answers what `front` finds itself and hands everything else on."""
+OWN_PATHS = ("/v1/", "/v2/")
+"""Ours alone: what is not found below them is told in our words, not in BentoML's."""
 
-    def __init__(self, app: AsgiApp, front: ServiceFront) -> None:
+
+class HotLane:
+    """Answers what `front` finds itself and hands everything else on.
+
+    Parameters
+    ----------
+    app
+        BentoML's application, ours mounted in it.
+    own
+        Our application.
+    """
+
+    def __init__(self, app: AsgiApp, own: AsgiApp, front: ServiceFront) -> None:
         self._app = app
+        self._own = own
         self._front = front
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -76,7 +89,12 @@ class HotLane:
         if found is not None:
             await _ask(found, scope, receive, send)
         else:
-            await asyncio.create_task(self._app(scope, receive, send), context=contextvars.Context())
+            app = self._own if scope["path"].startswith(OWN_PATHS) else self._app
+            await asyncio.create_task(_run(app, scope, receive, send), context=contextvars.Context())
+
+
+async def _run(app: AsgiApp, scope: Message, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
 
 
 async def _ask(found: Found, scope: Message, receive: Receive, send: Send) -> None:

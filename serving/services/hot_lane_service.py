@@ -32,4 +32,4 @@ class HotLaneService(bentoml.Service[Any]):  # type: ignore[misc]  # bentoml loa
         if mounted not in self.mount_apps:
             self.mount_apps.append(mounted)
         HTTP_PROTOCOLS["auto"] = lane_to(worker.front)  # type: ignore[assignment]  # a class is taken as well as its name
-        return HotLane(super().to_asgi(is_main=is_main), worker.front)
+        return HotLane(super().to_asgi(is_main=is_main), worker.application, worker.front)

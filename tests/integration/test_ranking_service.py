@@ -260,3 +260,12 @@ def test_serve_refuses_a_bad_bundle_before_it_listens(damaged: Path, bundle: str
     assert done.stderr.startswith("error: ")
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("path", ["/v1/nope", "/v1/models/tiny/nope", "/v2/nope"])
+def test_a_route_that_is_not_there_is_told_in_the_services_own_words(client: httpx.Client, path: str) -> None:
+    response = client.get(path, headers={"x-request-id": "mine"})
+    assert response.status_code == 404
+    assert response.headers["x-request-id"] == "mine"
+    assert "no such route" in response.text
+    assert response.headers["content-type"] == "application/json"
