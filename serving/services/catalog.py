@@ -90,6 +90,11 @@ class Catalog:
         reasons = [slot.reason for slot in self._slots if slot.current is None]
         return "; ".join(reasons) if reasons else (None if self._slots else self._reason)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests wait for their run."""
+        return any(slot.current is not None and slot.current.queue.waiting for slot in self._slots)
+
     def find(self, name: str | None, version: str | None = None) -> ServedModel:
         """Return the model called `name`, or the first one.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from serving.monitoring.tracing import RequestTracer, open_tracer
+from serving.services.accepting import Acceptor
 from serving.services.catalog import Catalog
 from serving.services.exchange import BodyBounds, Header
 from serving.services.model_route import Found, ModelRoutes
@@ -24,6 +25,7 @@ class ServiceFront:
         self._routes = ModelRoutes(catalog, self._bounds)
         self._gate: TokenGate | None = None
         self._tracer: RequestTracer | None = None
+        self.acceptor = Acceptor(lambda: catalog.is_busy)
 
     def open(self, settings: ServiceSettings) -> None:
         """Read the tokens, set the bounds, begin to trace.

@@ -120,9 +120,19 @@ class LaneProtocol(HttpToolsProtocol):
         self._stopping = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Have answers sent at once: a turn of the queue may run for milliseconds before the loop would send what was written."""
+        """Have answers sent at once: a turn of the queue may run for milliseconds before the loop would send what was written.
+
+        Under load, take in the connections that wait as well.
+        """
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it to what asyncio gives
         self.transport.set_write_buffer_limits(high=0)
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None and self.scheme == "http":
+            self.front.acceptor.bring_along(connection, self._sibling)
+
+    def _sibling(self) -> LaneProtocol:
+        """A protocol for another connection to the same server."""
+        return type(self)(config=self.config, server_state=self.server_state, app_state=self.app_state, _loop=self.loop)
 
     def on_message_begin(self) -> None:
         """Start a request; uvicorn's scope is made only when the request goes its way."""
