@@ -230,10 +230,11 @@ def _rivals(subject: Subject, folder: Path, reference: Arm, found: Findings) -> 
 
 
 def _profile(subject: Subject, ours: Arm, found: Findings) -> None:
-    from benchmarks.optimize_profile import RUNS, operator_shares
+    from optimize.search.plain_sessions import PROFILED_RUNS, operator_times
 
-    for kind, share in operator_shares(ours.session.path, subject.feeds, threads=THREADS).items():
-        found.figures.append(Figure(f"{subject.name}_ours_share_{kind}", share, "%", RUNS))
+    times = operator_times(ours.session.path, subject.feeds, THREADS)
+    for kind, taken in sorted(times.items(), key=lambda item: -item[1]):
+        found.figures.append(Figure(f"{subject.name}_ours_share_{kind}", 100 * taken / sum(times.values()), "%", PROFILED_RUNS))
 
 
 def _session_run(subject: Subject, arm: Arm) -> Callable[[int], object]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from optimize.passes.activations import answers, session
 from optimize.passes.base import CalibrationError, Context
 from optimize.passes.editing import Edit
 from optimize.passes.table_sites import Table
@@ -24,24 +25,18 @@ def id_counts(model: onnx.ModelProto, found: Sequence[Table], context: Context) 
     CalibrationError
         There is no such data, the model does not run on it, or it looks nothing up.
     """
-    import onnxruntime as ort
-
     if not context.calibration:
         raise CalibrationError("which ids are frequent shows only on calibration data, and there is none; give runs as they will be served")
     ids = {_name(lookup): None for table in found for lookup in table.lookups}
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
     totals = [np.zeros(len(table.rows), np.int64) for table in found]
-    try:
-        session = ort.InferenceSession(_id_graph(model, ids).SerializeToString(), options, providers=["CPUExecutionProvider"])
-        wanted = {given.name for given in session.get_inputs()}
-        for feeds in context.calibration:
-            values = dict(zip(ids, session.run(list(ids), {name: feed for name, feed in feeds.items() if name in wanted}), strict=True))
+    with session(_id_graph(model, ids)) as running:
+        wanted = {given.name for given in running.get_inputs()}
+        for run, feeds in enumerate(context.calibration):
+            given = {name: feed for name, feed in feeds.items() if name in wanted}
+            values = dict(zip(ids, answers(running, list(ids), given, run), strict=True))
             for i, table in enumerate(found):
                 for lookup in table.lookups:
                     totals[i] += np.bincount(values[_name(lookup)].ravel() % len(table.rows), minlength=len(table.rows))
-    except Exception as error:  # ONNX Runtime raises many unrelated types
-        raise CalibrationError(f"the model does not compute ids of the calibration data: {error}") from error
     if not any(total.any() for total in totals):
         raise CalibrationError("the calibration data looks nothing up; its runs are empty")
     return totals

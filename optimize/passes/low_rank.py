@@ -15,7 +15,7 @@ import onnx
 from optimize.passes.base import NOTHING, Context, OptionError, Pass, PassNotApplicable
 from optimize.passes.editing import Edit
 from optimize.passes.linear import Linear, linears, rebuilt
-from optimize.passes.observation import Moments, observe
+from optimize.passes.moments import Moments, moments_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -75,7 +75,7 @@ class LowRank(Pass):
             raise PassNotApplicable(
                 f"the model has no linear layer that rank {self.rank} makes cheaper: rank * (inputs + outputs) < inputs * outputs"
             )
-        moments = observe(model, [str(layer.source.name) for layer in wide], context, products=True)
+        moments = moments_of(model, [str(layer.source.name) for layer in wide], context, products=True)
         least = 1.0
         for layer in wide:
             seen = moments.get(str(layer.source.name))

@@ -20,7 +20,7 @@ from optimize.passes.editing import Edit, narrow
 from optimize.passes.fuse_attention import FuseAttention
 from optimize.passes.heads import FusedAttention, fused_attentions
 from optimize.passes.linear import rebuilt
-from optimize.passes.observation import Moments, observe
+from optimize.passes.moments import Moments, moments_of
 
 Kept = npt.NDArray[np.bool_]
 
@@ -74,7 +74,7 @@ class PruneHeads(Pass):
             raise PassNotApplicable(
                 "the model has no multi-head attention between projections with constant weights, or too few heads to remove this share"
             )
-        moments = observe(model, [str(site.output.name) for site in sites], context, products=True)
+        moments = moments_of(model, [str(site.output.name) for site in sites], context, products=True)
         for site in sites:
             importance = _importance(site, moments)
             kept = np.zeros(site.heads, bool)

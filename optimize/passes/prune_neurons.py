@@ -15,7 +15,7 @@ from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable, requ
 from optimize.passes.editing import Edit, array, narrow
 from optimize.passes.hidden import Hidden, hidden_units
 from optimize.passes.linear import Linear, rebuilt
-from optimize.passes.observation import Moments, observe
+from optimize.passes.moments import Moments, moments_of
 
 Kept = npt.NDArray[np.bool_]
 
@@ -65,7 +65,7 @@ class PruneNeurons(Pass):
         groups = [hidden for hidden in hidden_units(edit) if int(self.share * hidden.width)]
         if not groups:
             raise PassNotApplicable("the model has no hidden units that linear layers alone read, or too few of them to remove this share")
-        moments = observe(model, [str(reader.value.name) for hidden in groups for reader in hidden.readers], context)
+        moments = moments_of(model, [str(reader.value.name) for hidden in groups for reader in hidden.readers], context)
         cuts = [(hidden, _most_important(hidden, moments, hidden.width - int(self.share * hidden.width))) for hidden in groups]
         _cut(edit, cuts, moments)
         return edit.done()

@@ -96,13 +96,19 @@ class GraphSession:
         return outputs
 
 
-def open_session(path: Path, *, threads: int, provider: Provider = "cpu", arena_mib: int | None = None) -> ort.InferenceSession:
-    """Load a graph with the settings that serve, whatever types it takes and gives; parameters and errors as for `GraphSession`."""
+def serving_options(threads: int) -> ort.SessionOptions:
+    """Options of every session that serves, or that is measured as if it did."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = LOG_ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_session(path: Path, *, threads: int, provider: Provider = "cpu", arena_mib: int | None = None) -> ort.InferenceSession:
+    """Load a graph with the settings that serve, whatever types it takes and gives; parameters and errors as for `GraphSession`."""
+    options = serving_options(threads)
     if arena_mib is not None:
         use_bounded_arena(arena_mib, options)
     providers = place(provider, options, threads=threads)

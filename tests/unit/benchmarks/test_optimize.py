@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 from benchmarks import optimize  # noqa: E402
 from benchmarks.optimize_arms import EXACT, FP32, KEPT, OURS, STOCK, Arm, Kitchen, recipes  # noqa: E402
 from benchmarks.optimize_limit import INTEGERS, KERNELS, LARGE, Kernel, limit_ms, product_arm, rate_gops, shapes_ms  # noqa: E402
-from benchmarks.optimize_profile import shares  # noqa: E402
 from benchmarks.optimize_subjects import (  # noqa: E402
     SPEC,
     Budget,
@@ -173,15 +172,6 @@ def test_layers_that_stay_float32_are_the_output_and_those_of_the_request(wide: 
     products = {node.name: weights[node.input[1]] for node in wide.graph.node if node.op_type in ("Gemm", "MatMul")}
     kept = [shape for pattern in KEPT for name, shape in products.items() if fnmatchcase(name, pattern)]
     assert kept == [[1, 557], [429, 193], [512, 193]]
-
-
-def test_time_is_shared_among_operators_without_the_first_runs() -> None:
-    def event(name: str, kind: str, microseconds: int) -> dict[str, object]:
-        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": microseconds, "args": {"op_name": kind}}
-
-    runs = [event("a", "MatMul", 900), event("b", "Add", 900), event("a", "MatMul", 30), event("b", "Add", 10), event("c", "Add", 5)]
-    assert shares([*runs, {"cat": "Session", "name": "model_run", "dur": 9}], skip=1) == {"MatMul": 75.0, "Add": 25.0}
-    assert shares([], skip=1) == {}
 
 
 def test_notes_are_printed_only_where_there_are_some() -> None:

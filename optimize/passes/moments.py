@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from optimize.passes.base import CalibrationError, Context, copy_of
+from optimize.passes.activations import observe
+from optimize.passes.base import CalibrationError, Context
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,7 +46,7 @@ class Moments:
         return out
 
 
-def observe(model: onnx.ModelProto, names: Iterable[str], context: Context, *, products: bool = False) -> dict[str, Moments]:
+def moments_of(model: onnx.ModelProto, names: Iterable[str], context: Context, *, products: bool = False) -> dict[str, Moments]:
     """Run a graph on the calibration data of `context` and summarize float values inside it; empty without calibration data.
 
     Parameters
@@ -58,31 +59,16 @@ def observe(model: onnx.ModelProto, names: Iterable[str], context: Context, *, p
     CalibrationError
         The model does not run on the data, or a value is not finite.
     """
-    import onnxruntime as ort
-
     wanted = sorted(set(names))
     if not context.calibration or not wanted:
         return {}
-    probed = copy_of(model)
-    have = {output.name for output in probed.graph.output}
-    probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in have)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
     totals: dict[str, tuple[int, Floats, Floats]] = {}
-    try:
-        session = ort.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        for feeds in context.calibration:
-            for name, value in zip(wanted, session.run(wanted, dict(feeds)), strict=True):
-                rows = np.asarray(value, np.float64).reshape(-1, value.shape[-1])
-                if not np.isfinite(rows).all():
-                    raise CalibrationError(f"on the calibration data the model's value {name!r} is not finite; check the data for NaN")
-                second = rows.T @ rows if products else (rows**2).sum(axis=0)
-                count, first, before = totals.get(name, (0, np.zeros(rows.shape[1]), np.zeros_like(second)))
-                totals[name] = count + len(rows), first + rows.sum(axis=0), before + second
-    except CalibrationError:
-        raise
-    except Exception as error:  # ONNX Runtime raises many unrelated types
-        raise CalibrationError(f"the model does not run on the calibration data: {error}") from error
+    for values in observe(model, wanted, context.calibration):
+        for name, value in values.items():
+            rows = np.asarray(value, np.float64).reshape(-1, value.shape[-1])
+            second = rows.T @ rows if products else (rows**2).sum(axis=0)
+            count, first, before = totals.get(name, (0, np.zeros(rows.shape[1]), np.zeros_like(second)))
+            totals[name] = count + len(rows), first + rows.sum(axis=0), before + second
     if any(count == 0 for count, _, _ in totals.values()):
         raise CalibrationError("the calibration data has no rows")
     return {name: Moments(first / count, second / count) for name, (count, first, second) in totals.items()}
