@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from serving.monitoring.accumulator import Accumulator
+from serving.monitoring.accumulator import Accumulator, Tally
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Counter
+    from prometheus_client import CollectorRegistry
 
 BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds in seconds. Answers take 0.3 to 10 ms here; BentoML's own buckets start at 5 ms."""
@@ -83,12 +83,14 @@ class BoundMetrics:
         self._candidates = Accumulator(metrics.candidates.labels(model, version), CANDIDATE_BUCKETS)
         self._run_requests = Accumulator(metrics.run_requests.labels(model, version), RUN_BUCKETS)
         self._refused: dict[int, Accumulator] = {}
-        self._shed: dict[str, Counter] = {}
+        self._shed: dict[str, Tally] = {}
 
     def flush(self) -> None:
         """Hand what was counted on to Prometheus' client; the service does it every `FLUSH_S`, and before it is scraped."""
         for accumulator in (self._ok, *self._stages, self._candidates, self._run_requests, *self._refused.values()):
             accumulator.flush()
+        for tally in self._shed.values():
+            tally.flush()
 
     def answered(self, marks_s: tuple[float, ...], candidates: int) -> None:
         """Record an answered request: the times before and after each of `STAGES`, in seconds."""
@@ -108,8 +110,8 @@ class BoundMetrics:
         """Record a request that was not run: ``overload``, ``deadline`` or ``gone``."""
         found = self._shed.get(reason)
         if found is None:
-            found = self._shed[reason] = self._metrics.shed.labels(*self._labels, reason)
-        found.inc()
+            found = self._shed[reason] = Tally(self._metrics.shed.labels(*self._labels, reason))
+        found.add()
 
     def ran(self, requests: int) -> None:
         """Record a run of the graph and how many requests were stacked in it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Iterable
+
+import httptools
 
 from serving.monitoring.tracing import RequestTracer, open_tracer
 from serving.services.accepting import Acceptor
@@ -15,6 +18,9 @@ from serving.services.token import TokenGate
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Asked by the kubelet and by Prometheus, which have no token; they tell nothing of requests or weights."""
 
+MAX_URLS = 1024
+"""Of whose path and route are remembered: callers of a model send the same ones again and again."""
+
 
 class ServiceFront:
     """The front of one worker; it lets nobody in before `open`."""
@@ -25,6 +31,7 @@ class ServiceFront:
         self._routes = ModelRoutes(catalog, self._bounds)
         self._gate: TokenGate | None = None
         self._tracer: RequestTracer | None = None
+        self._urls: dict[bytes, tuple[str, Found | None]] = {}
         self.acceptor = Acceptor(lambda: catalog.is_busy)
 
     def open(self, settings: ServiceSettings) -> None:
@@ -38,6 +45,7 @@ class ServiceFront:
         self._bounds = BodyBounds(settings.max_body_bytes)
         self._tracer = open_tracer(settings.trace_sample_rate)
         self._routes = ModelRoutes(self._catalog, self._bounds, self._tracer)
+        self._urls.clear()
         self._gate = TokenGate(settings.token_file) if settings.token_file is not None else None
 
     def close(self) -> None:
@@ -48,6 +56,24 @@ class ServiceFront:
     def find(self, path: str) -> Found | None:
         """Return the route that answers `path` and the model that it names; None where no model is asked."""
         return self._routes.find(path)
+
+    def find_url(self, url: bytes) -> tuple[str, Found | None]:
+        """The path of a request's target, percent-decoded, and its route as from `find`.
+
+        Raises
+        ------
+        httptools.HttpParserInvalidURLError
+            It is none.
+        """
+        known = self._urls.get(url)
+        if known is None:
+            path: str = httptools.parse_url(url).path.decode("ascii")
+            if "%" in path:
+                path = urllib.parse.unquote(path)
+            if len(self._urls) >= MAX_URLS:
+                self._urls.clear()
+            known = self._urls[url] = path, self._routes.find(path)
+        return known
 
     def admits(self, path: str, headers: Iterable[Header]) -> bool:
         """Whether the request shows what it must."""

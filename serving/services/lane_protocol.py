@@ -13,13 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import urllib.parse
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.contract.errors import RequestError, RequestTooLarge, ServingError
@@ -67,8 +65,10 @@ class LaneCall:
 
     def prepare(self) -> None:
         """Reserve room for the body, unless the request is refused by its headers alone."""
+        self.refusal = self.route.early_refusal(self.headers, self.target)
+        if self.refusal is not None:
+            return
         try:
-            self.route.check(self.headers, self.target)
             self.reserved_bytes = self.route.bounds.take(self.headers)
         except (RequestError, ServingError) as error:
             self.refusal = error
@@ -118,6 +118,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._running: LaneCall | None = None
         self._held: deque[Callable[[], None]] = deque()
         self._stopping = False
+        self._idle_since_s: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Have answers sent at once: a turn of the queue may run for milliseconds before the loop would send what was written.
@@ -138,7 +139,42 @@ class LaneProtocol(HttpToolsProtocol):
         """Start a request; uvicorn's scope is made only when the request goes its way."""
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what uvicorn looks for in each is looked for once, in `_call`."""
+        self.headers.append((name.lower(), value))
+
+    def on_response_complete(self) -> None:
+        """Go on after an answer of uvicorn's, which sets a timer of its own."""
+        self._stop_timer()
+        super().on_response_complete()
+        self._idle_since_s = self.loop.time()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Note that the connection is in use: uvicorn calls it whenever bytes come.
+
+        It cancels its timer there and sets another one after each answer. Ours runs out, and then sees how long the connection was idle.
+        """
+        self._idle_since_s = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for as long as it may be."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since_s is None:
+            return  # a request is under way; after its answer the time begins anew
+        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._start_timer(left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _start_timer(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _stop_timer(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def on_headers_complete(self) -> None:
         """Choose the way."""
@@ -194,7 +230,9 @@ class LaneProtocol(HttpToolsProtocol):
         elif self._held:
             self.loop.call_soon(self._next)  # not from within: a thousand held refusals must not be a thousand frames deep
         else:
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self._idle_since_s = self.loop.time()
+            if self.timeout_keep_alive_task is None:
+                self._start_timer(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget what was read and held; what runs asks `LaneCall.gone`."""
@@ -202,6 +240,7 @@ class LaneProtocol(HttpToolsProtocol):
             self._reading.release()
         self._reading = self._running = None
         self._held.clear()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -223,18 +262,16 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _call(self) -> LaneCall | None:
         """The request as a call of a model; None where it goes uvicorn's way."""
-        parser = self.parser
+        parser, headers = self.parser, dict(self.headers)
+        self.expect_100_continue = b"expect" in headers and headers[b"expect"].lower() == b"100-continue"
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or self.expect_100_continue or parser.should_upgrade():
             return None
         if self.cycle is not None and not self.cycle.response_complete:
             return None  # behind an exchange of uvicorn's, which keeps the order itself
-        path: str = httptools.parse_url(self.url).path.decode("ascii")
-        if "%" in path:
-            path = urllib.parse.unquote(path)
-        found = self.front.find(path)
+        path, found = self.front.find_url(self.url)
         if found is None or not self.front.admits(path, self.headers):
             return None
-        return LaneCall(self, path, dict(self.headers), *found, parser.should_keep_alive())
+        return LaneCall(self, path, headers, *found, parser.should_keep_alive())
 
     def _start(self, call: LaneCall) -> None:
         if self.transport.is_closing():

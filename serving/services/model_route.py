@@ -104,24 +104,18 @@ class ModelRoute(ABC):
         self.bounds = bounds
         self._tracer = tracer
 
-    def check(self, headers: Headers, target: Target) -> None:
-        """Tell early, from the headers alone, that a request would be refused for overload: its body need not be kept.
-
-        Raises
-        ------
-        Overloaded, DeadlineExceeded
-            As `answer` would say.
-        """
+    def early_refusal(self, headers: Headers, target: Target) -> Overloaded | DeadlineExceeded | None:
+        """What `answer` would refuse for overload, told from the headers alone: the body need not be kept."""
         length = headers.get(b"content-length")
         if length is None or not length.isdigit():
-            return
+            return None
         try:
             model = self._catalog.find(*target)
             form = self.form(model, headers)
             deadline_s = deadline_of(headers, time.perf_counter())
         except (ServingError, RequestError):
-            return  # `answer` says it, when the body is there
-        model.queue.check(int(length) / form.bytes_per_candidate, deadline_s)
+            return None  # `answer` says it, when the body is there
+        return model.queue.refusal(int(length) / form.bytes_per_candidate, deadline_s)
 
     def answer(self, call: Call, body: bytes, target: Target) -> None:
         """Answer one request to the model that `target` names: at once when it is refused, else after its run."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from serving.monitoring.accumulator import Accumulator
+from serving.monitoring.accumulator import Accumulator, Tally
 
 BOUNDS = (0.1, 0.5, 1.0)
 VALUES = (0.05, 0.1, 0.100001, 0.5, 0.7, 1.0, 1.5, 100.0)
@@ -30,3 +30,14 @@ def test_nothing_is_told_before_a_flush() -> None:
     registry = CollectorRegistry()
     Accumulator(_histogram(registry), BOUNDS).observe(0.3)
     assert registry.get_sample_value("seconds_count", {"model": "m"}) == 0
+
+
+def test_a_tally_is_told_once_at_each_flush() -> None:
+    registry = CollectorRegistry()
+    tally = Tally(Counter("shed", "Shed.", ("reason",), registry=registry).labels("overload"))
+    for _ in range(3):
+        tally.add()
+    assert registry.get_sample_value("shed_total", {"reason": "overload"}) == 0
+    tally.flush()
+    tally.flush()
+    assert registry.get_sample_value("shed_total", {"reason": "overload"}) == 3

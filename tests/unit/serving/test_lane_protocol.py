@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from serving.contract.bundle import Bundle
 from serving.services.catalog import Catalog
 from serving.services.exchange import MAX_BUFFERED_BODIES
-from serving.services.front import ServiceFront
+from serving.services.front import MAX_URLS, ServiceFront
 from serving.services.lane_protocol import LaneProtocol, lane_to
 from serving.services.settings import ServiceSettings
 
@@ -232,6 +232,39 @@ def test_an_idle_connection_is_closed_when_the_server_stops(front: ServiceFront)
         protocol.shutdown()
 
     assert _talk(front, talk).closed
+
+
+@pytest.mark.parametrize("path", ["/v1/rank", "/metrics"])
+def test_a_connection_is_closed_when_it_was_idle_for_long_and_not_while_it_is_used(front: ServiceFront, path: str) -> None:
+    async def talk(protocol: LaneProtocol, wire: Wire) -> None:
+        protocol.timeout_keep_alive = 0.2
+        for answers in range(1, 7):  # 0.3 s in all: longer than a connection may be idle
+            protocol.data_received(_request(path=path))
+            await _until(wire, answers)
+            await asyncio.sleep(0.05)
+        assert not wire.closed
+        protocol.data_received(_request()[:-1])
+        await asyncio.sleep(0.4)
+        assert not wire.closed, "a request is under way"
+        protocol.data_received(_request()[-1:])
+        await _until(wire, 7)
+        for _ in range(500):
+            if wire.closed:
+                return
+            await asyncio.sleep(0.01)
+
+    assert _talk(front, talk).closed
+
+
+def test_any_number_of_paths_may_be_asked(front: ServiceFront) -> None:
+    async def talk(protocol: LaneProtocol, wire: Wire) -> None:
+        for number in range(1, MAX_URLS + 3):
+            protocol.data_received(_request(path=f"/v1/models/none-{number}/rank"))
+        await _until(wire, MAX_URLS + 2)
+        protocol.data_received(_request(path="/v1/models/tin%79/rank?trace=1"))
+        await _until(wire, MAX_URLS + 3)
+
+    assert _talk(front, talk).statuses == [404] * (MAX_URLS + 2) + [200]
 
 
 def test_nothing_is_read_from_a_caller_who_takes_no_answers(front: ServiceFront) -> None:

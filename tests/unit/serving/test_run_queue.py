@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -165,17 +166,27 @@ def test_a_request_larger_than_the_objective_is_taken_when_nobody_waits() -> Non
 def test_what_would_be_refused_is_told_before_its_body_is_there_and_takes_no_place() -> None:
     queue = _queue(Runs(), [(1, 0.010), (100, 0.010)], objective_s=0.1)
     for _ in range(100):
-        queue.check(1000)
+        assert queue.refusal(1000) is None
     assert queue.waiting == 0
-    with pytest.raises(DeadlineExceeded):
-        queue.check(1000, time.perf_counter() + 1e-6)
+    assert isinstance(queue.refusal(1000, time.perf_counter() + 1e-6), DeadlineExceeded)
     while True:
         try:
             queue.admit(1000)
         except Overloaded:
             break
-    with pytest.raises(Overloaded, match="objective"):
-        queue.check(1000)
+    assert isinstance(queue.refusal(1000), Overloaded)
+    assert "objective of 0.1 s" in str(queue.refusal(1000))
+
+
+def test_refusing_again_and_again_keeps_no_frames() -> None:
+    queue = _queue(Runs(), [(1, 0.010), (100, 0.010)], objective_s=0.02)
+    for _ in range(10):
+        with contextlib.suppress(Overloaded):
+            queue.admit(1000)
+    told = queue.refusal(1000)
+    assert told is not None
+    assert told is queue.refusal(1000)
+    assert told.__traceback__ is None
 
 
 def test_the_queue_is_bounded_whatever_the_predictions_say() -> None:
