@@ -14,14 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from benchmarks.plain_ranker import BUNDLE_VARIABLE
-from serving.contract.bundle import open_bundle
+from serving.contract.bundle import open_ranking_bundle
 from serving.protocol.answers import Model, rank_answer
 from serving.protocol.media import JSON
 from serving.ranking.ranker import Ranker
 
 MAX_CANDIDATES = 1000
 
-ranker = Ranker(open_bundle(Path(os.environ[BUNDLE_VARIABLE])), threads=1, max_candidates=MAX_CANDIDATES)
+ranker = Ranker(open_ranking_bundle(Path(os.environ[BUNDLE_VARIABLE])), threads=1, max_candidates=MAX_CANDIDATES)
 ranker.warm_up((1, MAX_CANDIDATES))
 model = Model(ranker.manifest.name, ranker.manifest.version)
 

@@ -44,10 +44,10 @@ def step(name, work):
 step("import_bentoml_s", lambda: [__import__(name) for name in ("_bentoml_impl.server.app", "_bentoml_sdk.service", "uvicorn")])
 step("import_service_s", lambda: [__import__(f"serving.services.{name}") for name in ("ranking", "worker", "hot_lane", "lane_protocol")])
 from pathlib import Path
-from serving.contract.bundle import open_bundle
+from serving.contract.bundle import open_ranking_bundle
 from serving.ranking.ranker import Ranker
 from serving.services.catalog import WARM_UP_SIZES
-bundle = step("open_bundle_s", lambda: open_bundle(Path(sys.argv[1])))
+bundle = step("open_bundle_s", lambda: open_ranking_bundle(Path(sys.argv[1])))
 ranker = step("session_s", lambda: Ranker(bundle, threads=1, max_candidates=1000))
 step("warm_up_s", lambda: ranker.warm_up(WARM_UP_SIZES))
 print(json.dumps(dict(marks)))

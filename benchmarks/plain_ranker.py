@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from serving.contract.bundle import open_bundle
+from serving.contract.bundle import open_ranking_bundle
 from serving.contract.fields import MISSING_STRING, REQUEST_INDEX
 
 BUNDLE_VARIABLE = "RIVAL_BUNDLE"
@@ -24,7 +24,7 @@ class PlainRanker:
     """Ranks documents with one graph on one thread; the benchmark's fields are all single strings."""
 
     def __init__(self) -> None:
-        bundle = open_bundle(Path(os.environ[BUNDLE_VARIABLE]))
+        bundle = open_ranking_bundle(Path(os.environ[BUNDLE_VARIABLE]))
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = ort.InferenceSession(str(bundle.graph_path), options, providers=["CPUExecutionProvider"])

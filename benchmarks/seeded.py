@@ -21,10 +21,10 @@ from optimize.models.registry import DcnV2Settings, build
 from optimize.passes.int8_dynamic import Int8Dynamic
 from optimize.search.machine import package_versions
 from optimize.training.recipe import RECIPES, load_recipe
-from serving.contract.bundle import Bundle, write_bundle
+from serving.contract.bundle import RankingBundle, write_bundle
 from serving.contract.errors import PilotageError
 from serving.contract.fields import FeatureSpec, load_spec
-from serving.contract.manifest import Calibration, Manifest, Provenance, Quality, ranking_signature
+from serving.contract.manifest import Calibration, Provenance, Quality, RankingManifest, ranking_signature
 
 FP32 = "fp32"
 INT8 = "int8_dynamic"
@@ -51,7 +51,7 @@ class Seeded:
         Folder with the same weights, for `benchmarks.naive_service`.
     """
 
-    bundles: dict[str, Bundle]
+    bundles: dict[str, RankingBundle]
     naive: Path
 
 
@@ -88,11 +88,11 @@ def make(scenario: Scenario, folder: Path, *, seed: int) -> Seeded:
     return Seeded(bundles, naive)
 
 
-def bundle_of(scenario: Scenario, variant: str, graph: onnx.ModelProto, folder: Path, *, seed: int) -> Bundle:
+def bundle_of(scenario: Scenario, variant: str, graph: onnx.ModelProto, folder: Path, *, seed: int) -> RankingBundle:
     """Write `graph` and a bundle of it below `folder`; nothing in its manifest is a measurement."""
     file = folder / f"{variant}.onnx"
     save_graph(graph, file)
-    manifest = Manifest.model_construct(
+    manifest = RankingManifest.model_construct(
         name=f"{scenario.spec.name}-dcn-v2",
         version="seeded",
         family="ranking",

@@ -17,7 +17,7 @@ import psutil
 from benchmarks.load_client import Load, prepare
 from benchmarks.plain_ranker import BUNDLE_VARIABLE
 from benchmarks.services import HOST, ROOT, ServiceCommand, ServiceFailed, family_of, running
-from serving.contract.bundle import Bundle
+from serving.contract.bundle import RankingBundle
 
 OURS, BARE, FASTAPI, BENTO = "pilotage", "bare_starlette", "fastapi", "bento_api"
 ARMS = (OURS, BARE, FASTAPI, BENTO)
@@ -72,7 +72,7 @@ def cores() -> tuple[frozenset[int], frozenset[int]]:
 
 
 @contextmanager
-def serving(bundle: Bundle, folder: Path, *, objective_ms: float) -> Iterator[Mapping[str, Arm]]:
+def serving(bundle: RankingBundle, folder: Path, *, objective_ms: float) -> Iterator[Mapping[str, Arm]]:
     """Start all arms on the server's core, wait until they are ready."""
     on, _ = cores()
     watch = folder / "watch"

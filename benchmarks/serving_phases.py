@@ -17,7 +17,7 @@ from benchmarks.ranking_arms import make_bodies
 from benchmarks.record import Aim, Figure
 from benchmarks.services import Client, ServiceFailed
 from benchmarks.serving_arms import ARMS, BARE, MAX_CANDIDATES, OURS, Arm, cores
-from serving.contract.bundle import Bundle
+from serving.contract.bundle import RankingBundle
 from serving.features.columns import ColumnEncoder
 from serving.features.requests import RequestDecoder
 from serving.protocol.media import ARROW
@@ -60,7 +60,7 @@ class Phases:
         Told what is done and the share of the whole.
     """
 
-    def __init__(self, arms: Mapping[str, Arm], bundle: Bundle, *, quick: bool, steady_s: float, tell: Tell) -> None:
+    def __init__(self, arms: Mapping[str, Arm], bundle: RankingBundle, *, quick: bool, steady_s: float, tell: Tell) -> None:
         self._arms = arms
         self._bundle = bundle
         self._steady_s = steady_s

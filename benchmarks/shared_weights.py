@@ -25,7 +25,7 @@ import psutil
 from benchmarks.command import report
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
 from benchmarks.services import Client, ServiceCommand, ServiceFailed, family_of, running
-from serving.contract.bundle import Bundle
+from serving.contract.bundle import RankingBundle
 
 WORKERS = 4
 DIM = 16
@@ -43,8 +43,8 @@ TOUCH_LIMIT_S = 240.0
 PACKAGES = ("bentoml", "numpy", "onnxruntime", "pyarrow")
 
 
-def make_bundle(table_bytes: int, folder: Path) -> Bundle:
-    """Bundle a model whose one field has a table of about `table_bytes`."""
+def make_bundle(table_bytes: int, folder: Path) -> RankingBundle:
+    """RankingBundle a model whose one field has a table of about `table_bytes`."""
     import torch
 
     from benchmarks.seeded import FP32, Scenario, bundle_of
@@ -59,7 +59,7 @@ def make_bundle(table_bytes: int, folder: Path) -> Bundle:
     return bundle_of(scenario, FP32, graph, folder, seed=0)
 
 
-def pss_of(bundle: Bundle, workers: int, folder: Path) -> float:
+def pss_of(bundle: RankingBundle, workers: int, folder: Path) -> float:
     """Bytes of all processes of the service, each page counted once.
 
     Raises

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from optimize.export.files import bundled, files_of
 from optimize.search.report import PAGE_NAME, REPORT_NAME, read_report
 from optimize.training.records import read_run
-from serving.contract.bundle import Bundle, sha256_of, write_bundle
+from serving.contract.bundle import RankingBundle, sha256_of, write_bundle
 from serving.contract.errors import PilotageError
-from serving.contract.manifest import Manifest, Provenance, Quality, ranking_signature
+from serving.contract.manifest import Provenance, Quality, RankingManifest, ranking_signature
 from serving.runtime.session import GraphSession
 
 GRAPH_NAME = "model.onnx"
@@ -23,7 +23,9 @@ VARIANTS_FOLDER = "variants"
 VERSION_DIGITS = 12
 
 
-def bundle_run(run_folder: Path, target: Path, *, name: str | None, version: str | None, variant: str | None, replace: bool) -> Bundle:
+def bundle_run(
+    run_folder: Path, target: Path, *, name: str | None, version: str | None, variant: str | None, replace: bool
+) -> RankingBundle:
     """Make a bundle from an optimized run.
 
     Parameters
@@ -50,7 +52,7 @@ def bundle_run(run_folder: Path, target: Path, *, name: str | None, version: str
         raise PilotageError(f"variant {wanted!r} was refused: {candidate.refused}")
     graph = folder / (candidate.file or f"{wanted}.onnx")
     GraphSession(graph, threads=1).require(ranking_signature(record.features))
-    manifest = Manifest.model_construct(
+    manifest = RankingManifest.model_construct(
         name=name or f"{record.features.name}-{record.recipe.model.architecture.replace('_', '-')}",
         version=version or _digest(files_of(graph))[:VERSION_DIGITS],
         family="ranking",

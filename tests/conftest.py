@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.contract.bundle import Bundle, write_bundle
+from serving.contract.bundle import RankingBundle, write_bundle
 from serving.contract.fields import FeatureSpec, parse_spec
-from serving.contract.manifest import Calibration, Manifest, Provenance, Quality, ranking_signature
+from serving.contract.manifest import Calibration, Provenance, Quality, RankingManifest, ranking_signature
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("unit", "contract", "integration", "e2e")
@@ -81,9 +81,9 @@ def tiny_graph(tiny_spec: FeatureSpec, tmp_path_factory: pytest.TempPathFactory)
     return path
 
 
-def tiny_manifest(spec: FeatureSpec) -> Manifest:
+def tiny_manifest(spec: FeatureSpec) -> RankingManifest:
     """A manifest for `spec`; `write_bundle` adds the files."""
-    return Manifest.model_construct(
+    return RankingManifest.model_construct(
         name="tiny",
         version="1",
         family="ranking",
@@ -98,6 +98,6 @@ def tiny_manifest(spec: FeatureSpec) -> Manifest:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_spec: FeatureSpec, tiny_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def tiny_bundle(tiny_spec: FeatureSpec, tiny_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> RankingBundle:
     """A bundle of `tiny_graph`; copy it before you change it."""
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny", tiny_manifest(tiny_spec), {"model.onnx": tiny_graph})

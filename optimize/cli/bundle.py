@@ -28,12 +28,13 @@ def create(
 
 @app.command()
 def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")]) -> None:
-    """Check every file of a bundle against its manifest, and the graph against its signature."""
+    """Check every file of a bundle against its manifest, and every graph against its signature."""
     from serving.contract.bundle import open_bundle
     from serving.runtime.session import GraphSession
 
     opened = open_bundle(bundle)
-    GraphSession(opened.graph_path, threads=1).require(opened.manifest.signature)
+    for graph, signature in opened.graphs.items():
+        GraphSession(graph, threads=1).require(signature)
     size_bytes = sum(entry.size_bytes for entry in opened.manifest.files.values())
     typer.echo(
         f"{bundle}: {opened.manifest.name} {opened.manifest.version}, {len(opened.manifest.files)} files, "

@@ -10,28 +10,74 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from pydantic import ValidationError
 
 from serving.contract.errors import BundleError
 from serving.contract.files import replace_folder
-from serving.contract.manifest import MANIFEST_NAME, MANIFEST_SCHEMA_VERSION, FileEntry, Manifest
+from serving.contract.manifest import (
+    FAMILIES,
+    MANIFEST_NAME,
+    MANIFEST_SCHEMA_VERSION,
+    ClipManifest,
+    FileEntry,
+    Manifest,
+    RankingManifest,
+    Signature,
+)
 
 MAX_MANIFEST_BYTES = 8 * 2**20
 """A specification of 1,000 fields is some 300 kB; more than this is no manifest of ours."""
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A bundle whose files have been checked."""
+class RankingBundle:
+    """A bundle with one graph that scores candidates; its files have been checked."""
 
     path: Path
-    manifest: Manifest
+    manifest: RankingManifest
 
     @property
     def graph_path(self) -> Path:
         """The ONNX file."""
         return self.path / self.manifest.graph
+
+    @property
+    def graphs(self) -> dict[Path, Signature]:
+        """Every graph, with the signature that it must have."""
+        return {self.graph_path: self.manifest.signature}
+
+
+@dataclass(frozen=True)
+class ClipBundle:
+    """A bundle with an image tower and a text tower; its files have been checked."""
+
+    path: Path
+    manifest: ClipManifest
+
+    @property
+    def image_path(self) -> Path:
+        """The image tower."""
+        return self.path / self.manifest.towers.image
+
+    @property
+    def text_path(self) -> Path:
+        """The text tower."""
+        return self.path / self.manifest.towers.text
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """What turns texts into the text tower's input."""
+        return self.path / self.manifest.tokenizer
+
+    @property
+    def graphs(self) -> dict[Path, Signature]:
+        """Every graph, with the signature that it must have."""
+        return {self.image_path: self.manifest.signatures.image, self.text_path: self.manifest.signatures.text}
+
+
+Bundle = RankingBundle | ClipBundle
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -60,7 +106,29 @@ def open_bundle(path: Path) -> Bundle:
             )
         if digest != entry.sha256:
             raise BundleError(f"bundle {path}: file {name!r} was altered: sha256 {digest[:12]}…, the manifest says {entry.sha256[:12]}…")
-    return Bundle(path, manifest)
+    return _bundle(path, manifest)
+
+
+def open_ranking_bundle(path: Path) -> RankingBundle:
+    """Open a bundle as `open_bundle` does, which must be of the family ``ranking``.
+
+    Raises
+    ------
+    BundleError
+        As for `open_bundle`, or the bundle is of another family.
+    """
+    bundle = open_bundle(path)
+    if not isinstance(bundle, RankingBundle):
+        raise BundleError(f"bundle {path} is of the family {bundle.manifest.family!r}; 'ranking' is needed here")
+    return bundle
+
+
+@overload
+def write_bundle(target: Path, manifest: RankingManifest, files: Mapping[str, Path], *, replace: bool = ...) -> RankingBundle: ...
+
+
+@overload
+def write_bundle(target: Path, manifest: ClipManifest, files: Mapping[str, Path], *, replace: bool = ...) -> ClipBundle: ...
 
 
 def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path], *, replace: bool = False) -> Bundle:
@@ -91,7 +159,7 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path], *,
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
         entries = {name: FileEntry(sha256=sha256_of(folder / name), size_bytes=(folder / name).stat().st_size) for name in files}
-        complete = Manifest.model_validate({**manifest.model_dump(), "files": entries})
+        complete = type(manifest).model_validate({**manifest.model_dump(), "files": entries})
         (folder / MANIFEST_NAME).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return open_bundle(target)
 
@@ -120,12 +188,20 @@ def _read_manifest(path: Path) -> Manifest:
             f"bundle {path}: {MANIFEST_NAME} has schema version {version!r}, this release reads {MANIFEST_SCHEMA_VERSION}; "
             "make the bundle anew or use the release that wrote it"
         )
+    family = document.get("family")
+    kind = FAMILIES.get(family) if isinstance(family, str) else None
+    if kind is None:
+        raise BundleError(f"bundle {path}: {MANIFEST_NAME} has family {family!r}, this release reads {', '.join(FAMILIES)}")
     try:
-        return Manifest.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"]) or "manifest"
         raise BundleError(f"bundle {path}: {MANIFEST_NAME} is invalid at {place}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _bundle(path: Path, manifest: Manifest) -> Bundle:
+    return RankingBundle(path, manifest) if isinstance(manifest, RankingManifest) else ClipBundle(path, manifest)
 
 
 def _plain_files(path: Path) -> set[str]:

@@ -41,8 +41,8 @@ _STORED = {
 }  # fmt: skip
 """Datatypes of numbers and how they lie in bytes. UINT64 is not among them, since the graph takes 64 bits with a sign."""
 
-_DATATYPE: dict[DType, str] = {"string": _BYTES, "int64": "INT64", "float32": "FP32"}
-_CONFIG_TYPE: dict[DType, str] = {"string": "TYPE_STRING", "int64": "TYPE_INT64", "float32": "TYPE_FP32"}
+_DATATYPE: dict[DType, str] = {"string": _BYTES, "int64": "INT64", "float32": "FP32", "uint8": "UINT8"}
+_CONFIG_TYPE: dict[DType, str] = {"string": "TYPE_STRING", "int64": "TYPE_INT64", "float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 
 Tensor = npt.NDArray[Any]
 

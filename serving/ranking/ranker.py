@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.contract.bundle import Bundle
+from serving.contract.bundle import RankingBundle
 from serving.contract.errors import ModelOutputError
 from serving.contract.fields import REQUEST_INDEX, CategoricalField, FeatureSpec
 from serving.features.columns import ColumnEncoder, Encoded, Feeds, stack
@@ -50,7 +50,7 @@ class Ranker:
     Parameters
     ----------
     bundle
-        A checked bundle of the family ``ranking``.
+        A checked bundle.
     threads
         Threads inside one run of the graph.
     max_candidates
@@ -67,7 +67,7 @@ class Ranker:
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int, max_candidates: int, provider: Provider = "cpu", arena_mib: int | None = None
+        self, bundle: RankingBundle, *, threads: int, max_candidates: int, provider: Provider = "cpu", arena_mib: int | None = None
     ) -> None:
         self.manifest = bundle.manifest
         self.decoder = RequestDecoder(bundle.manifest.features, max_candidates)

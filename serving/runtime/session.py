@@ -16,8 +16,13 @@ from serving.runtime.arenas import use_bounded_arena
 from serving.runtime.provider_names import Provider
 from serving.runtime.providers import place, require_used
 
-_DTYPES: dict[str, DType] = {"tensor(string)": "string", "tensor(int64)": "int64", "tensor(float)": "float32"}
-_NUMPY: dict[DType, npt.DTypeLike] = {"string": np.dtype(object), "int64": np.dtype(np.int64), "float32": np.dtype(np.float32)}
+_DTYPES: dict[str, DType] = {"tensor(string)": "string", "tensor(int64)": "int64", "tensor(float)": "float32", "tensor(uint8)": "uint8"}
+_NUMPY: dict[DType, npt.DTypeLike] = {
+    "string": np.dtype(object),
+    "int64": np.dtype(np.int64),
+    "float32": np.dtype(np.float32),
+    "uint8": np.dtype(np.uint8),
+}
 
 LOG_ERRORS_ONLY = 3
 

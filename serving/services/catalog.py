@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from serving.contract.bundle import open_bundle
+from serving.contract.bundle import open_ranking_bundle
 from serving.contract.errors import BundleError, NotReady, PilotageError, ServingError, UnknownModel
-from serving.contract.manifest import MANIFEST_NAME, Manifest
+from serving.contract.manifest import MANIFEST_NAME, RankingManifest
 from serving.features.columns import Encoded
 from serving.monitoring.metrics import BoundMetrics, RankingMetrics
 from serving.ranking.ranker import Ranker
@@ -41,7 +41,7 @@ class ServedModel:
         self.infer = InferForm(ranker)
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> RankingManifest:
         """What the bundle says of itself."""
         return self.ranker.manifest
 
@@ -171,7 +171,7 @@ class Catalog:
         assert self._settings is not None
         assert self._metrics is not None
         settings = self._settings
-        bundle = open_bundle(locate(slot.reference))
+        bundle = open_ranking_bundle(locate(slot.reference))
         ranker = Ranker(
             bundle,
             threads=settings.threads_a_worker,

@@ -14,10 +14,10 @@ import pytest
 
 import serving.contract.bundle as bundles
 from serving.contract import files
-from serving.contract.bundle import Bundle, open_bundle, sha256_of, write_bundle
+from serving.contract.bundle import RankingBundle, open_bundle, sha256_of, write_bundle
 from serving.contract.errors import BundleError, PilotageError
 from serving.contract.fields import FeatureSpec, parse_spec
-from serving.contract.manifest import Manifest, ranking_signature
+from serving.contract.manifest import RankingManifest, ranking_signature
 from serving.ranking.ranker import Ranker
 
 GRAPH, MANIFEST = "model.onnx", "manifest.json"
@@ -25,7 +25,7 @@ Damage = Callable[[Path], object]
 
 
 @pytest.fixture
-def copy(tiny_bundle: Bundle, tmp_path: Path) -> Path:
+def copy(tiny_bundle: RankingBundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_bundle.path, tmp_path / "copy"))
 
 
@@ -66,7 +66,7 @@ def _nest(path: Path) -> None:
     (path / "weights" / "w.bin").write_bytes(b"w")
 
 
-def test_an_untouched_copy_opens_and_knows_its_graph(copy: Path, tiny_bundle: Bundle) -> None:
+def test_an_untouched_copy_opens_and_knows_its_graph(copy: Path, tiny_bundle: RankingBundle) -> None:
     opened = open_bundle(copy)
     assert opened.manifest == tiny_bundle.manifest
     assert opened.graph_path == copy / GRAPH
@@ -128,18 +128,20 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
             open_bundle(path)
 
 
-def _fitting(manifest: Manifest, spec: FeatureSpec) -> Manifest:
+def _fitting(manifest: RankingManifest, spec: FeatureSpec) -> RankingManifest:
     return manifest.model_copy(update={"features": spec, "signature": ranking_signature(spec)})
 
 
-def test_a_graph_that_does_not_take_the_manifests_inputs_is_refused(tiny_bundle: Bundle, other_spec: FeatureSpec, tmp_path: Path) -> None:
+def test_a_graph_that_does_not_take_the_manifests_inputs_is_refused(
+    tiny_bundle: RankingBundle, other_spec: FeatureSpec, tmp_path: Path
+) -> None:
     manifest = _fitting(tiny_bundle.manifest, other_spec)
     bundle = write_bundle(tmp_path / "other", manifest, {GRAPH: tiny_bundle.graph_path})
     with pytest.raises(BundleError, match=r"'model\.onnx' does not fit the manifest's signature: input 'stock' is missing"):
         Ranker(bundle, threads=1, max_candidates=5)
 
 
-def test_a_graph_that_takes_more_than_the_manifest_says_is_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_graph_that_takes_more_than_the_manifest_says_is_refused(tiny_bundle: RankingBundle, tmp_path: Path) -> None:
     document = tiny_bundle.manifest.features.model_dump(mode="json")
     document["fields"] = [field for field in document["fields"] if field["name"] != "price"]
     manifest = _fitting(tiny_bundle.manifest, parse_spec(document, "smaller"))
@@ -148,18 +150,18 @@ def test_a_graph_that_takes_more_than_the_manifest_says_is_refused(tiny_bundle: 
         Ranker(bundle, threads=1, max_candidates=5)
 
 
-def test_garbage_with_right_checksums_is_refused_when_loaded(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_garbage_with_right_checksums_is_refused_when_loaded(tiny_bundle: RankingBundle, tmp_path: Path) -> None:
     (tmp_path / "garbage").write_bytes(b"no graph at all" * 100)
     bundle = write_bundle(tmp_path / "bad", tiny_bundle.manifest, {GRAPH: tmp_path / "garbage"})
     with pytest.raises(BundleError, match=r"model\.onnx cannot be loaded"):
         Ranker(bundle, threads=1, max_candidates=5)
 
 
-def _write(target: Path, bundle: Bundle, **options: bool) -> Bundle:
+def _write(target: Path, bundle: RankingBundle, **options: bool) -> RankingBundle:
     return write_bundle(target, bundle.manifest, {GRAPH: bundle.graph_path}, **options)
 
 
-def test_a_written_bundle_can_be_read_by_other_users_and_leaves_nothing_beside_it(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_written_bundle_can_be_read_by_other_users_and_leaves_nothing_beside_it(tiny_bundle: RankingBundle, tmp_path: Path) -> None:
     written = _write(tmp_path / "new" / "bundle", tiny_bundle)
     assert written == open_bundle(tmp_path / "new" / "bundle")
     assert written.path.stat().st_mode & 0o777 == 0o755
@@ -186,7 +188,7 @@ STEPS = [(bundles, "sha256_of", 1), (files, "sync", 1), (files, "sync", 2), (fil
 
 @pytest.mark.parametrize(("room", "step", "call"), STEPS)
 def test_a_write_that_fails_leaves_nothing(
-    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: ModuleType, step: str, call: int
+    tiny_bundle: RankingBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: ModuleType, step: str, call: int
 ) -> None:
     _fail_at(monkeypatch, room, step, call)
     with pytest.raises(OSError, match="No space left"):
@@ -196,7 +198,7 @@ def test_a_write_that_fails_leaves_nothing(
 
 @pytest.mark.parametrize(("room", "step", "call"), STEPS)
 def test_a_replacement_that_fails_leaves_the_old_bundle(
-    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: ModuleType, step: str, call: int
+    tiny_bundle: RankingBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: ModuleType, step: str, call: int
 ) -> None:
     _write(tmp_path / "bundle", tiny_bundle)
     inode = (tmp_path / "bundle").stat().st_ino
@@ -210,7 +212,7 @@ def test_a_replacement_that_fails_leaves_the_old_bundle(
 
 
 def test_a_replacement_that_cannot_be_moved_in_place_puts_the_old_bundle_back(
-    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: RankingBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write(tmp_path / "bundle", tiny_bundle)
     _fail_at(monkeypatch, os, "rename", 2)
@@ -220,13 +222,13 @@ def test_a_replacement_that_cannot_be_moved_in_place_puts_the_old_bundle_back(
     open_bundle(tmp_path / "bundle")
 
 
-def test_a_missing_source_leaves_nothing(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_missing_source_leaves_nothing(tiny_bundle: RankingBundle, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="absent"):
         write_bundle(tmp_path / "bundle", tiny_bundle.manifest, {GRAPH: tmp_path / "absent"})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_bundle_is_replaced_only_when_asked(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_an_existing_bundle_is_replaced_only_when_asked(tiny_bundle: RankingBundle, tmp_path: Path) -> None:
     _write(tmp_path / "bundle", tiny_bundle)
     with pytest.raises(BundleError, match="exists already"):
         _write(tmp_path / "bundle", tiny_bundle)
@@ -236,7 +238,7 @@ def test_an_existing_bundle_is_replaced_only_when_asked(tiny_bundle: Bundle, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_what_is_no_bundle_is_never_replaced(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_what_is_no_bundle_is_never_replaced(tiny_bundle: RankingBundle, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("years of work")
     with pytest.raises(PilotageError, match="left alone"):
