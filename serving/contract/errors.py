@@ -12,8 +12,11 @@
         ├── UnknownModel      404  no model of this name or version is loaded
         ├── NotAcceptable     406  no form of answer that the caller takes
         ├── RequestTooLarge   413  the body exceeds the byte limit
+        │   └── ImageTooLarge      an image has too many bytes or pixels, or is built to keep a decoder busy
         ├── UnsupportedMedia  415  a content type or content encoding that is not read
+        │   └── UnsupportedImage   an image of a format that is not read, or no image at all
         └── InvalidRequest    422  the body is well formed, a value breaks a rule
+            └── UnreadableImage    an image is damaged or cut off
     ServingError              5xx  our fault; the client sees the code, never the cause
     ├── NotReady              503  the model is not loaded or not yet warm
     ├── Overloaded            503  the answer would come too late: refused at once, with Retry-After
@@ -134,6 +137,12 @@ class RequestTooLarge(RequestError):
     code = "request_too_large"
 
 
+class ImageTooLarge(RequestTooLarge):
+    """An image is over a limit, in bytes or in what decoding it would cost."""
+
+    code = "image_too_large"
+
+
 class UnsupportedMedia(RequestError):
     """The body has a content type or a content encoding that is not read here."""
 
@@ -141,11 +150,23 @@ class UnsupportedMedia(RequestError):
     code = "unsupported_media_type"
 
 
+class UnsupportedImage(UnsupportedMedia):
+    """What was sent as an image has a format that is not read here, or is no image."""
+
+    code = "unsupported_image"
+
+
 class InvalidRequest(RequestError):
     """The body can be read, but a value in it breaks a rule of the model's specification."""
 
     status = 422
     code = "invalid_request"
+
+
+class UnreadableImage(InvalidRequest):
+    """An image of a format that is read here cannot be decoded: it is damaged or cut off."""
+
+    code = "unreadable_image"
 
 
 class ServingError(Exception):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _pins(text: str) -> dict[str, str]:
-    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    lines = [re.split("[#;]", line)[0].strip() for line in text.splitlines()]
     pairs = [line.split("==") for line in lines if "==" in line]
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pairs}
 
