@@ -62,7 +62,7 @@ class Arm:
     quality
         Figures of the subject's budget.
     answers
-        To the subject's probes.
+        To the subject's test part.
     """
 
     session: GraphSession
@@ -191,7 +191,7 @@ def load(subject: Subject, graph: onnx.ModelProto, path: Path, *, threads: int, 
     """Write a graph, load it as a service would, and compare its answers with those of `reference`."""
     save_graph(graph, path)
     session = GraphSession(path, threads=threads)
-    answers = subject.answers(session)
+    answers = subject.test.answers(session)
     before = answers if reference is None else reference.answers
     return Arm(session, sum(file.stat().st_size for file in files_of(path)), subject.budget.measure(before, answers), answers)
 

@@ -6,12 +6,10 @@ Letters: ``N`` candidates, ``B`` pictures, ``V`` values of a list.
 from __future__ import annotations
 
 import importlib
-import logging
 import math
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,27 +22,28 @@ from torch import nn
 
 from benchmarks.naive_model import Ids, NaiveDcnV2, naive_weights
 from optimize.data import clicks
-from optimize.data.interactions import Interactions, Split
+from optimize.data.interactions import Split
 from optimize.export.feeds import request_feeds
+from optimize.export.inputs import example_of
+from optimize.export.module import export_module
 from optimize.export.to_onnx import export_ranking
 from optimize.features.encode import encode
-from optimize.features.graph import IR_VERSION
 from optimize.models.dcn_v2 import DcnV2
 from optimize.models.registry import DcnV2Settings, build
 from optimize.passes.base import Feeds
 from optimize.search.budget import Bootstrap
-from optimize.search.metrics import METRICS
+from optimize.search.metrics import METRICS, MetricName
+from optimize.search.rankers import DECISIVE_SIZE, SIZES, part_of
+from optimize.search.subject import Part
 from optimize.training import loop
 from optimize.training.metrics import log_losses
 from serving.contract.errors import PilotageError
 from serving.contract.fields import REQUEST_INDEX, FeatureSpec, load_spec
-from serving.runtime.session import GraphSession
 
 SEED = 0
 SPEC = Path(__file__).parent / "wide_clicks.toml"
-CANDIDATES = 500
+CANDIDATES = DECISIVE_SIZE
 CALIBRATION_RUNS = 32
-SCORING_ROWS = 4096
 
 TRAINING = loop.TrainingSettings(patience=2, learning_rate=2e-3, embedding_decay=20.0)
 """As in optimize/recipes/clicks/dcn_v2.toml."""
@@ -62,8 +61,11 @@ TOWER_HEADS, TOWER_WIDTH, TOWER_LAYERS = 12, 768, 12
 """Of ViT-B, the defaults of transformers' configuration."""
 
 PICTURE = 224
-PICTURES = 4
-"""Pictures whose embeddings are compared; noise, as the weights are."""
+PICTURES = 16
+"""Pictures of a part whose embeddings are compared; noise, as the weights are."""
+
+BATCH = 8
+"""Pictures of the larger run that a search times beside the single one."""
 
 Product = tuple[int, int, int]
 """Rows, width in and width out of one matrix product."""
@@ -112,8 +114,12 @@ class Subject:
         Of that request.
     products
         Matrix products of one forward pass as PyTorch computes it → how many times.
-    probes, budget
-        What answers are compared on, and how.
+    validation, test, budget
+        The search chooses by the first; arms are compared on the second, and how.
+    timing
+        Size → feeds of one run, for the search; `decisive_size` is that of `feeds`.
+    metric
+        Of the search's budget, whose limit is that of `budget`.
     """
 
     name: str
@@ -123,12 +129,12 @@ class Subject:
     feeds: Feeds
     calibration: tuple[Feeds, ...]
     products: Mapping[Product, int]
-    probes: tuple[Feeds, ...]
+    validation: Part
+    test: Part
     budget: Budget
-
-    def answers(self, session: GraphSession) -> Answers:
-        """What a graph answers to all probes, one below the other."""
-        return np.concatenate([session.run(feeds)[0] for feeds in self.probes])
+    timing: Mapping[int, Feeds] = field(default_factory=dict)
+    decisive_size: int = 1
+    metric: MetricName = "cosine"
 
     @property
     def operations(self) -> float:
@@ -178,7 +184,8 @@ def ranking_subject(model: DcnV2, data: Split) -> Subject:
     naive = NaiveDcnV2(spec, DcnV2Settings())
     naive.load_state_dict(naive_weights(model))
     naive.eval()
-    feeds = request_feeds(spec, data.test, np.arange(CANDIDATES) % len(data.test))
+    timing = {size: request_feeds(spec, data.test, np.arange(size) % len(data.test)) for size in SIZES}
+    feeds = timing[CANDIDATES]
     inputs = _naive_inputs(spec, feeds)
     starts = range(0, min(len(data.train) - CANDIDATES, CALIBRATION_RUNS * CANDIDATES) + 1, CANDIDATES)
     with torch.inference_mode():
@@ -191,8 +198,12 @@ def ranking_subject(model: DcnV2, data: Split) -> Subject:
         feeds,
         tuple(request_feeds(spec, data.train, np.arange(start, start + CANDIDATES)) for start in starts),
         products,
-        _interactions(spec, data.test),
+        part_of(spec, data.validation),
+        part_of(spec, data.test),
         Budget(partial(ne_figures, data.test.label), "ne_change_high", MAX_NE_INCREASE_PCT, "%", at_most=True),
+        timing,
+        CANDIDATES,
+        "ne",
     )
 
 
@@ -202,21 +213,24 @@ def image_tower(layers: int = TOWER_LAYERS) -> Subject:
     transformers.logging.set_verbosity_error()
     torch.manual_seed(SEED)
     model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(projection_dim=512, num_hidden_layers=layers)).eval()
-    pictures = np.random.default_rng(SEED).normal(size=(PICTURES + CALIBRATION_RUNS, 1, 3, PICTURE, PICTURE)).astype(np.float32)
+    pictures = np.random.default_rng(SEED).normal(size=(2 * PICTURES + CALIBRATION_RUNS, 1, 3, PICTURE, PICTURE)).astype(np.float32)
     picture = torch.from_numpy(pictures[0])
+    embedding = _Embedding(model)
     with torch.inference_mode():
         products = products_of(model, lambda: model(pixel_values=picture))
     feeds = [{"pixel_values": each} for each in pictures]
     return Subject(
         "image_tower" if layers == TOWER_LAYERS else f"image_tower_{layers}_layers",
         "image_tower",
-        _exported(_Embedding(model)),
+        export_module(embedding, example_of(embedding, {"pixel_values": picture}), outputs=["image_embeds"], opset=TOWER_OPSET),
         lambda: model(pixel_values=picture),
         feeds[0],
-        tuple(feeds[PICTURES:]),
+        tuple(feeds[2 * PICTURES :]),
         products,
-        tuple(feeds[:PICTURES]),
+        Part(tuple(feeds[PICTURES : 2 * PICTURES])),
+        Part(tuple(feeds[:PICTURES])),
         Budget(cosine_figures, "cosine_min", MIN_COSINE, "", at_most=False),
+        {1: feeds[0], BATCH: {"pixel_values": pictures[:BATCH, 0]}},
     )
 
 
@@ -257,7 +271,7 @@ def products_of(module: nn.Module, forward: Callable[[], object]) -> Counter[Pro
 
 
 class _Embedding(nn.Module):
-    """The embedding alone, by position instead of by name."""
+    """The embedding alone."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -265,32 +279,6 @@ class _Embedding(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> Any:
         return self.model(pixel_values=pixel_values).image_embeds
-
-
-def _exported(module: nn.Module) -> onnx.ModelProto:
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter warns of its own internals
-            program = torch.onnx.export(
-                module.eval(),
-                (torch.zeros(2, 3, PICTURE, PICTURE),),
-                dynamo=True,
-                opset_version=TOWER_OPSET,
-                input_names=["pixel_values"],
-                output_names=["image_embeds"],
-                dynamic_shapes=({0: torch.export.Dim("B", min=1)},),
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
-    assert program is not None
-    graph: onnx.ModelProto = program.model_proto
-    graph.ir_version = IR_VERSION
-    return graph
 
 
 def _naive_inputs(spec: FeatureSpec, feeds: Feeds) -> tuple[dict[str, Ids], torch.Tensor]:
@@ -311,11 +299,3 @@ def _flat(rows: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
     present = rows != 0
     offsets = np.concatenate([[0], present.sum(axis=1).cumsum()[:-1]])
     return torch.from_numpy(rows[present]), torch.from_numpy(offsets)
-
-
-def _interactions(spec: FeatureSpec, data: Interactions) -> tuple[Feeds, ...]:
-    """Each impression as its own request."""
-    names = [field.name for field in spec.fields]
-    starts = range(0, len(data), SCORING_ROWS)
-    chunks = [{name: data.columns[name][start : start + SCORING_ROWS] for name in names} for start in starts]
-    return tuple(chunk | {REQUEST_INDEX: np.arange(len(chunk[names[0]]), dtype=np.int64)} for chunk in chunks)

@@ -15,7 +15,7 @@ from optimize.search.candidates import Candidate
 from optimize.search.machine import package_versions
 from optimize.search.subject import Subject
 from serving.contract.errors import PilotageError
-from serving.contract.manifest import difference
+from serving.contract.manifest import Signature, difference
 from serving.runtime.session import GraphSession
 
 MAX_GROWTH = 1.1
@@ -37,6 +37,8 @@ class Builds:
         self._context = Context(calibration=tuple(subject.calibration))
         self._chain: list[tuple[str, onnx.ModelProto]] = []
         self._reference_bytes = 0
+        self._reference_signature: Signature | None = None
+        self._open: tuple[str, GraphSession] | None = None
 
     def key(self, candidate: Candidate) -> str:
         """Digest of everything that the graph depends on."""
@@ -72,6 +74,20 @@ class Builds:
             self._reference_bytes = size_of(path)
         return path
 
+    def session(self, candidate: Candidate) -> GraphSession:
+        """A session of the candidate's graph; the last one stays open, for a model of some 100 MB takes a second to load.
+
+        Raises
+        ------
+        Refused
+            As `build`.
+        """
+        key, path = self.key(candidate), self.build(candidate)
+        if self._open is None or self._open[0] != key:
+            self._open = None  # its memory first
+            self._open = key, GraphSession(path, threads=self._threads)
+        return self._open[1]
+
     def size_bytes(self, candidate: Candidate) -> int:
         """Of graph and weights, also of a graph that is not kept.
 
@@ -87,6 +103,11 @@ class Builds:
             self._cache.write("sizes", key, size)
         return size
 
+    def clear(self) -> None:
+        """Let go of the models and the session that are held to build and judge the next one faster."""
+        self._chain.clear()
+        self._open = None
+
     def forget(self, candidate: Candidate) -> None:
         """Remove a graph that will not be used; what was found out about it stays."""
         self._cache.drop_folder("graphs", self.key(candidate))
@@ -94,8 +115,8 @@ class Builds:
     def _made(self, candidate: Candidate, key: str) -> Path:
         with self._cache.writing_folder("graphs", key) as folder:
             path = folder / f"{candidate.file_stem}.onnx"
-            graph = self._applied(candidate.steps)
-            save_graph(graph, path)
+            save_graph(self._applied(candidate.steps), path)
+            self._open = None
             try:
                 session = GraphSession(path, threads=self._threads)
             except PilotageError as error:
@@ -104,6 +125,7 @@ class Builds:
         made = self._cache.read_folder("graphs", key)
         if made is None:
             raise DiskError(f"{self._cache.folder} lost what was written to it; does something else clean it up?")
+        self._open = key, session
         return made
 
     def _applied(self, steps: Sequence[Pass]) -> onnx.ModelProto:
@@ -138,9 +160,11 @@ class Builds:
         if not candidate.steps:
             if self._subject.signature is not None:
                 session.require(self._subject.signature)
+            self._reference_signature = session.signature
             return
-        reference = GraphSession(self.build(Candidate(())), threads=1)
-        gap = difference(reference.signature, session.signature)
+        if self._reference_signature is None:
+            self._reference_signature = GraphSession(self.build(Candidate(())), threads=1).signature
+        gap = difference(self._reference_signature, session.signature)
         if gap:
             raise Refused(f"does not fit the reference's signature: {gap}")
         limit = MAX_GROWTH * self._reference_bytes + FREE_BYTES

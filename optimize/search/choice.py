@@ -5,40 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optimize.search.candidates import REFERENCE
+from optimize.search.pairs import TIE_PCT, Rounds, fastest, is_slower, ratio
 from optimize.search.report import CandidateRecord
-
-TIE_PCT = 3.0
-"""Variants within 3 % of the fastest count as equally fast: medians of repeated searches on one machine moved by that much."""
 
 SMALLER_FACTOR = 0.9
 """Among ties a file that is a tenth smaller has earned its passes. Else the fewest passes win: a change must earn its place."""
 
 
-def choose(candidates: Sequence[CandidateRecord], size: int, size_unit: str) -> tuple[str, str]:
-    """Pick the fastest candidate that was not refused; among ties of `TIE_PCT`, a clearly smaller file, then the fewest passes.
+def choose(candidates: Sequence[CandidateRecord], rounds: Rounds, size: int, size_unit: str) -> tuple[str, str]:
+    """Pick the fastest candidate that was not refused; among those as fast, a clearly smaller file, then the fewest passes.
+
+    As fast is who is within `TIE_PCT` of the fastest, or not surely slower than it.
 
     Parameters
     ----------
+    rounds
+        Times of those that were timed, at the size at which latency decides.
     size
-        At which latency decides.
+        That size.
 
     Returns
     -------
     tuple
         The name, and the reason in a sentence.
     """
-    allowed = [c for c in candidates if c.refused is None and c.p50_ms(size) is not None]
-    fastest = min(_ms(c, size) for c in allowed)
-    tied = [c for c in allowed if _ms(c, size) <= fastest * (1 + TIE_PCT / 100)]
+    allowed = [c for c in candidates if c.refused is None and c.name in rounds]
+    best = rounds[fastest({c.name: rounds[c.name] for c in allowed}, REFERENCE)]
+    looks = len(allowed) - 1
+    tied = [c for c in allowed if not is_slower(ratio(rounds[c.name], best, looks=looks))]
     smallest = min(c.size_bytes or 0 for c in tied)
     chosen = min((c for c in tied if (c.size_bytes or 0) * SMALLER_FACTOR <= smallest), key=lambda c: (len(c.passes), c.size_bytes or 0))
     reason = f"{chosen.name} takes {_ms(chosen, size):.2f} ms for {size} {size_unit}"
     if chosen.name != REFERENCE:
-        reference = next(c for c in candidates if c.name == REFERENCE)
-        reason += f", {_ms(reference, size) / _ms(chosen, size):.2f}× as fast as {REFERENCE}"
+        gain = ratio(rounds[REFERENCE], rounds[chosen.name], looks=looks)
+        reason += f", {gain.value:.2f}× as fast as {REFERENCE} ({gain.low:.2f} to {gain.high:.2f}, in the same rounds)"
     others = [c.name for c in tied if c is not chosen]
     if others:
-        reason += f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} as fast within {TIE_PCT:g} %, but larger or changed more"
+        are = "is" if len(others) == 1 else "are"
+        reason += f"; {' and '.join(others)} {are} as fast, within {TIE_PCT:g} % or not surely slower, but larger or changed more"
     return chosen.name, reason
 
 

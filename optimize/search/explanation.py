@@ -30,9 +30,16 @@ def explain(candidates: Sequence[CandidateRecord], chosen: str, budget: Budget, 
 def _gain(picked: CandidateRecord, reference: CandidateRecord, size: int, sized: str) -> str:
     before, after = reference.p50_ms(size) or NO_TIME, picked.p50_ms(size) or NO_TIME
     share = 100 * (picked.size_bytes or 0) / (reference.size_bytes or 1)
+    gain = picked.speedup
+    times = f"{gain.value:.2f} times as fast" if gain else f"{before / after:.2f} times as fast"
+    if gain:
+        times += (
+            f". That is the middle of {gain.rounds} rounds in which both ran, so that a moment in which the machine is slow hits both; "
+            f"it is between {gain.low:.2f} and {gain.high:.2f} at {CONFIDENCE:.0%} at each end, for all candidates at once"
+        )
     return (
-        f"{picked.name} answers {sized} in {after:.2f} ms where the model as exported takes {before:.2f} ms: "
-        f"{before / after:.2f} times as fast. Its file has {share:.0f} % of the size. What it changes: {picked.changes}."
+        f"{picked.name} answers {sized} in {after:.2f} ms where the model as exported takes {before:.2f} ms: {times}. "
+        f"Its file has {share:.0f} % of the size. What it changes: {picked.changes}."
     )
 
 

@@ -7,9 +7,8 @@ of them alike and a variant's median over rounds is comparable with another's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,10 +17,8 @@ import numpy.typing as npt
 from optimize.passes.base import Feeds
 
 WARM_UP_RUNS = 5
-
-FIRST_ROUNDS = 10
-DROP_FACTOR = 1.3
-"""After so many rounds, who takes so much longer than the fastest is out: ten times what counts as a tie."""
+WARM_UP_S = 0.3
+"""Runs before the first timed one: so many, or so long. A run of half a second has been through all of its memory at once."""
 
 
 class Runs(Protocol):
@@ -53,6 +50,7 @@ def measure(
     seed: int,
     on_round: Callable[[Samples], None] = lambda _: None,
     samples: Samples | None = None,
+    is_warm: bool = False,
 ) -> Samples:
     """Time all sessions at all sizes.
 
@@ -66,6 +64,8 @@ def measure(
         Timings of each pair of variant and size.
     samples
         Rounds that are there already, of these and maybe of other variants; they are counted and kept.
+    is_warm
+        Whether the sessions have just run at these sizes.
 
     Returns
     -------
@@ -79,9 +79,8 @@ def measure(
     done = min((len(taken[pair]) for pair in pairs), default=rounds)
     if done >= rounds:
         return taken
-    for name, size in pairs:
-        for _ in range(WARM_UP_RUNS):
-            sessions[name].run(feeds[size])
+    for name, size in [] if is_warm else pairs:
+        _warm_up(sessions[name], feeds[size])
     for number in range(done, rounds):
         for i in np.random.default_rng([seed, number]).permutation(len(pairs)).tolist():
             name, size = pairs[i]
@@ -92,11 +91,12 @@ def measure(
     return taken
 
 
-def survivors(samples: Samples, size: int, always: Collection[str]) -> list[str]:
-    """Variants that go on after the first rounds: those in reach of the fastest at `size`, and `always`."""
-    medians = {name: median(values) for (name, of), values in samples.items() if of == size}
-    fastest = min(medians.values())
-    return [name for name, value in medians.items() if name in always or value <= DROP_FACTOR * fastest]
+def _warm_up(session: Runs, feeds: Feeds) -> None:
+    started = time.perf_counter()
+    for _ in range(WARM_UP_RUNS):
+        session.run(feeds)
+        if time.perf_counter() - started >= WARM_UP_S:
+            return
 
 
 def summary(size: int, samples_ms: Sequence[float]) -> Latency:

@@ -12,6 +12,7 @@ from optimize.search.budget import Change
 from optimize.search.machine import Machine
 from optimize.search.measure import Latency
 from optimize.search.metrics import MetricName
+from optimize.search.pairs import Ratio
 from optimize.search.scores import Differences
 from optimize.search.subject import Agreement
 from serving.contract.errors import PilotageError
@@ -42,6 +43,8 @@ class CandidateRecord(_Frozen):
         Metrics by name.
     latency
         Fewer rounds for what was clearly slower than the fastest; none for what was refused before it was timed.
+    speedup
+        Over the reference at the decisive size, in the same rounds; intervals hold for all candidates at once. None without a latency.
     refused
         Why it cannot be chosen; None when it can.
     pareto
@@ -60,6 +63,7 @@ class CandidateRecord(_Frozen):
     test: dict[str, float] = {}
     differences: Differences | None = None
     latency: tuple[Latency, ...] = ()
+    speedup: Ratio | None = None
     refused: str | None = None
     pareto: bool = False
 

@@ -18,7 +18,6 @@ from optimize.search.machine import cpu_identity
 from optimize.search.metrics import Answers
 from optimize.search.subject import Part, Subject, SubjectError
 from serving.contract.errors import ModelOutputError
-from serving.runtime.session import GraphSession
 
 BINS = 41
 """Of a histogram of differences; odd, so that 0 is in the middle of one."""
@@ -116,9 +115,8 @@ class Scores:
         return self._reference[part]
 
     def _answers(self, candidate: Candidate, data: Part, on_run: Callable[[float], None]) -> Answers:
-        session = GraphSession(self._builds.build(candidate), threads=self._threads)
         try:
-            answers = data.answers(session, on_run)
+            answers = data.answers(self._builds.session(candidate), on_run)
         except (ModelOutputError, TypeError, ValueError) as error:
             raise Refused(f"does not run: {error}") from error
         bad = int((~np.isfinite(answers)).sum())

@@ -22,8 +22,10 @@ from optimize.search.candidates import Candidate, with_reference
 from optimize.search.choice import choose, pareto
 from optimize.search.explanation import explain
 from optimize.search.machine import cpu_identity, describe_machine, package_versions
-from optimize.search.measure import FIRST_ROUNDS, Latency, Samples, measure, summary, survivors
+from optimize.search.measure import Latency, Samples, summary
 from optimize.search.memory import peak_memory
+from optimize.search.pairs import Ratio, ratio
+from optimize.search.race import race
 from optimize.search.report import BudgetRecord, CandidateRecord, OptimizeReport
 from optimize.search.scores import Score, Scores
 from optimize.search.studies import with_studies
@@ -74,7 +76,9 @@ class _Found:
     change: Change | None = None
     test_change: Change | None = None
     refused: str | None = None
+    rounds: tuple[float, ...] = ()
     latency: tuple[Latency, ...] = ()
+    speedup: Ratio | None = None
     peak_memory_bytes: int | None = None
 
 
@@ -97,11 +101,12 @@ def search(
     scores = Scores(subject, settings.budget, builds, cache, threads=settings.threads)
     found = [_Found(candidate) for candidate in listed]
     _judge(found, builds, scores, settings, progress)
+    builds.clear()
     allowed = [one for one in found if one.refused is None]
     _time(allowed, subject, builds, settings, cache, lambda what, share: progress(what, 0.5 + 0.3 * share))
     _weigh(allowed, subject, builds, settings, cache, lambda what, share: progress(what, 0.8 + 0.1 * share))
     records = [_record(one) for one in found]
-    chosen, reason = choose(records, subject.decisive_size, subject.size_unit)
+    chosen, reason = choose(records, {one.candidate.name: one.rounds for one in allowed}, subject.decisive_size, subject.size_unit)
     front = pareto(records, subject.decisive_size)
     records = [record.model_copy(update={"pareto": record.name in front}) for record in records]
     for one in allowed:
@@ -194,7 +199,6 @@ def _bootstrap(held: dict[str, Bootstrap], part: str, rows: int, looks: int, see
 
 def _time(allowed: Sequence[_Found], subject: Subject, builds: Builds, settings: SearchSettings, cache: Cache, progress: Progress) -> None:
     """Race those that are left: all for some rounds, those in reach of the fastest for the rest."""
-    names = [one.candidate.name for one in allowed]
     feeds = {size: feeds_digest(of_size) for size, of_size in subject.timing.items()}
     graphs = sorted(builds.key(one.candidate) for one in allowed)
     key = key_of(graphs, feeds, settings.threads, settings.rounds, settings.seed, cpu_identity())
@@ -212,21 +216,21 @@ def _time(allowed: Sequence[_Found], subject: Subject, builds: Builds, settings:
                 _keep(cache, key, taken, done=False)
                 saved = time.monotonic()
 
-        first = min(FIRST_ROUNDS, settings.rounds)
-        samples = measure(sessions, subject.timing, rounds=first, seed=settings.seed, samples=samples, on_round=on_round)
-        early = {pair: values[:first] for pair, values in samples.items()}
-        left = survivors(early, subject.decisive_size, always=names[:1])
-        samples = measure(
-            {name: sessions[name] for name in left},
+        samples = race(
+            sessions,
             subject.timing,
+            subject.decisive_size,
+            allowed[0].candidate.name,
             rounds=settings.rounds,
             seed=settings.seed,
-            samples=samples,
             on_round=on_round,
+            samples=samples,
         )
         _keep(cache, key, samples, done=True)
     for one in allowed:
         one.latency = tuple(summary(size, samples[one.candidate.name, size]) for size in subject.timing)
+        one.rounds = tuple(samples[one.candidate.name, subject.decisive_size])
+        one.speedup = ratio(allowed[0].rounds, one.rounds, looks=len(allowed) - 1)
 
 
 def _weigh(allowed: Sequence[_Found], subject: Subject, builds: Builds, settings: SearchSettings, cache: Cache, progress: Progress) -> None:
@@ -280,6 +284,7 @@ def _record(one: _Found) -> CandidateRecord:
         test=one.test.metrics if one.test else {},
         differences=one.validation.differences if one.validation else None,
         latency=one.latency,
+        speedup=one.speedup,
         refused=one.refused,
     )
 

@@ -29,6 +29,7 @@ from benchmarks.record import Record  # noqa: E402
 from optimize.data import clicks  # noqa: E402
 from optimize.export.files import save_graph  # noqa: E402
 from optimize.passes.registry import parse_pass  # noqa: E402
+from optimize.search.subject import Part  # noqa: E402
 from serving.contract.fields import load_spec  # noqa: E402
 from serving.runtime.session import GraphSession  # noqa: E402
 from tests.graphs import drawn, graph  # noqa: E402
@@ -38,7 +39,7 @@ COSINE = Budget(cosine_figures, "cosine_min", 0.99, "", at_most=False)
 
 def _subject(name: str = "image_tower") -> Subject:
     model = graph("(float[B, 4] x) => (float[B, 3] y) { y = MatMul(x, w) }", w=drawn(4, 3))
-    return Subject(name, name, model, lambda: None, {}, (), {(50, 4, 3): 2}, (), COSINE)
+    return Subject(name, name, model, lambda: None, {}, (), {(50, 4, 3): 2}, Part(()), Part(()), COSINE)
 
 
 def _arm(size_bytes: int, **quality: float) -> Arm:
@@ -65,7 +66,7 @@ def test_the_ranker_is_as_wide_as_it_says_and_torch_answers_what_the_graph_answe
         eager = subject.eager().numpy()
     # Both sum the same float32 products: see `optimize.export.parity.TOLERANCE`.
     np.testing.assert_allclose(session.run(subject.feeds)[0], eager, atol=1e-5)
-    assert len(subject.answers(session)) == 200, "the test part"
+    assert len(subject.test.answers(session)) == 200
     assert all(len(feeds["topic"]) == 500 for feeds in subject.calibration)
 
 

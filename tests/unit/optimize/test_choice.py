@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from optimize.search.budget import Budget, Change
-from optimize.search.choice import TIE_PCT, choose, pareto
+from optimize.search.choice import choose, pareto
 from optimize.search.explanation import explain
 from optimize.search.measure import Latency
+from optimize.search.pairs import TIE_PCT, Rounds, ratio
 from optimize.search.report import CandidateRecord
 
 SIZE = 500
@@ -38,14 +39,17 @@ def _candidate(
     )
 
 
-def _chosen(candidates: list[CandidateRecord]) -> tuple[str, str]:
-    return choose(candidates, SIZE, "candidates")
+def _chosen(candidates: list[CandidateRecord], rounds: Rounds | None = None) -> tuple[str, str]:
+    """Choose by `rounds`, else by rounds that all take the median."""
+    if rounds is None:
+        rounds = {c.name: [c.latency[-1].p50_ms] * 5 for c in candidates if c.latency}
+    return choose(candidates, rounds, SIZE, "candidates")
 
 
 def test_the_fastest_allowed_is_chosen_with_its_reason() -> None:
     name, reason = _chosen([_candidate("fp32", 4.0), _candidate("fp16", 4.5, passes=1), _candidate("int8_dynamic", 2.0, passes=1)])
     assert name == "int8_dynamic"
-    assert reason == "int8_dynamic takes 2.00 ms for 500 candidates, 2.00× as fast as fp32"
+    assert reason == "int8_dynamic takes 2.00 ms for 500 candidates, 2.00× as fast as fp32 (2.00 to 2.00, in the same rounds)"
 
 
 def test_what_is_refused_or_was_not_built_is_never_chosen() -> None:
@@ -63,12 +67,33 @@ def test_among_equally_fast_ones_the_fewest_passes_win(order: int) -> None:
     candidates = [_candidate("fp32", 4.0), _candidate("int8_dynamic", barely, passes=1)][::order]
     name, reason = _chosen(candidates)
     assert name == "fp32"
-    assert "int8_dynamic is as fast within 3 %" in reason
+    assert "int8_dynamic is as fast, within 3 %" in reason
 
 
 def test_beyond_the_tie_speed_wins() -> None:
     beyond = 4.0 / (1 + TIE_PCT / 100) * 0.999
     assert _chosen([_candidate("fp32", 4.0), _candidate("int8_dynamic", beyond, passes=1)])[0] == "int8_dynamic"
+
+
+def test_rounds_decide_and_not_medians() -> None:
+    """In every round `a` is 10 % slower than `b`; its median is less, because it left before the machine slowed down."""
+    candidates = [_candidate("fp32", 4.0), _candidate("a", 1.1, passes=1), _candidate("b", 3.0, passes=1)]
+    pace = [1.0] * 10 + [3.0] * 30
+    rounds = {"fp32": [4.0 * x for x in pace], "a": [1.1 * x for x in pace[:10]], "b": [1.0 * x for x in pace]}
+    name, reason = _chosen(candidates, rounds)
+    assert name == "b"
+    assert "4.00× as fast as fp32" in reason
+
+
+def test_who_is_not_surely_slower_is_as_fast() -> None:
+    """Ratios to `b` scatter around 1.05 from 0.9 to 1.2: nobody can say, and the fewest passes win."""
+    candidates = [_candidate("fp32", 4.0), _candidate("a", 2.1, passes=1), _candidate("b", 2.0, passes=2)]
+    rounds = {"fp32": [4.0] * 9, "a": [2.0 * x for x in (0.9, 1.2, 1.05, 0.95, 1.1, 1.05, 0.98, 1.15, 1.06)], "b": [2.0] * 9}
+    name, reason = _chosen(candidates, rounds)
+    assert name == "a"
+    assert "b is as fast, within 3 % or not surely slower" in reason
+    rounds["a"] = [2.0 * 1.05] * 9
+    assert _chosen(candidates, rounds)[0] == "b"
 
 
 def test_among_ties_a_clearly_smaller_file_wins_over_fewer_passes() -> None:
@@ -106,6 +131,10 @@ def test_the_explanation_names_gain_budget_test_part_and_the_nearest_miss() -> N
         "inside the budget there too",
         "low_rank, with up to +0.31 %",
     ):
+        assert words in text
+    paired = candidates[1].model_copy(update={"speedup": ratio([4.4, 4.0, 4.2], [2.0, 2.0, 2.0])})
+    text = "\n".join(explain([candidates[0], paired], "int8_dynamic", Budget(), 2, SIZE, "candidates"))
+    for words in ("2.10 times as fast", "middle of 3 rounds", "between 2.00 and 2.20"):
         assert words in text
     outside = candidates[1].model_copy(update={"test_change": Change(0.2, 0.1, 0.3)})
     assert "Look again with more data" in "\n".join(explain([candidates[0], outside], "int8_dynamic", Budget(), 2, SIZE, "candidates"))
