@@ -27,6 +27,9 @@ MAX_CHUNKS = 16_384
 MAX_SCANS = 32
 """Scans of one JPEG: each goes over the whole picture again. libjpeg's own progressive script makes 10."""
 
+HEAD = 2048
+"""Bytes in which a foreign format is looked for: it is named as a courtesy, and megabytes of spaces must not be searched."""
+
 OTHERS = (
     (re.compile(rb"GIF8"), "a GIF"),
     (re.compile(rb"II\*\0|MM\0\*"), "a TIFF"),
@@ -100,7 +103,7 @@ def read_file(content: bytes) -> ImageFile:
     elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         found = _webp(content)
     else:
-        what = next((name for pattern, name in OTHERS if pattern.match(content)), "none of the formats that are read here")
+        what = next((name for pattern, name in OTHERS if pattern.match(content[:HEAD])), "none of the formats that are read here")
         raise UnsupportedImage(f"the image is {what}; {TAKEN} are taken")
     if not found.width or not found.height:
         raise UnreadableImage(f"the image's header says {found.width}×{found.height} pixels")

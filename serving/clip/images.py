@@ -112,7 +112,11 @@ def _plain(image: Image.Image) -> Image.Image:
         return _grey_of_16_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        if image.getchannel("A").getextrema() == (255, 255):  # as in most screenshots
+            return image.convert("RGB")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))  # the same values as of `alpha_composite`, in less than half the time
+        return white
     if image.mode in {"L", "RGB"}:
         return image
     return image.convert("L" if image.mode == "1" else "RGB")

@@ -171,6 +171,13 @@ def test_what_is_transparent_becomes_white(mode: str) -> None:
     assert reader(CROP).read(saved(Image.new(mode, (80, 80)), "PNG", **options)).min() == 255
 
 
+def test_every_value_at_every_transparency_is_laid_on_white_exactly() -> None:
+    value, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    content = encoded(np.stack([value, value, value, alpha], axis=-1).astype(np.uint8), "PNG")
+    spec = ImageSpec(size=256, resize="squash", resize_to=256, resample="bicubic", mean=(0, 0, 0), std=(1, 1, 1))
+    assert np.array_equal(reader(spec).read(content), expected(spec, content))
+
+
 @pytest.mark.parametrize(("form", "options"), [("WEBP", {"lossless": True}), ("PNG", {})])
 def test_of_an_animation_the_first_frame_is_taken(form: str, options: dict[str, Any]) -> None:
     frames = [Image.new("RGB", (80, 80), colour) for colour in ("red", "green", "blue")]
