@@ -47,9 +47,12 @@ def label_keys(fingerprint: str, templates: Templates, labels: Iterable[str]) ->
     return keys
 
 
-def list_key(keys: Sequence[bytes]) -> bytes:
-    """Key of a list of labels in its order."""
-    return hashlib.sha256(b"".join(keys)).digest()
+def list_key(fingerprint: str, templates: Templates, labels: Sequence[str]) -> bytes:
+    """Key of a list of labels in its order; much quicker than all of their keys."""
+    digest = hashlib.sha256()
+    for part in (fingerprint.encode(), templates.content, "\0".join(labels).encode()):  # no label has a control character
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()
 
 
 class Kept:

@@ -19,7 +19,8 @@ import pyarrow as pa
 from serving.contract.errors import Violation
 from serving.contract.fields import MAX_FLOAT32, MISSING_INTEGER, REQUEST_INDEX, CategoricalField, FeatureSpec, NumericField, Part
 from serving.features.columns import Feeds, sentinel_of
-from serving.features.requests import MAX_ID_LENGTH, _invalid, _shown
+from serving.features.json_bodies import invalid, shown
+from serving.features.requests import MAX_ID_LENGTH
 
 Array = npt.NDArray[Any]
 Place = Callable[[int], str]
@@ -193,7 +194,7 @@ class ArrowEncoder:
         columns = _positions("$", batch.schema)
         for name in columns:
             if name not in ("user", "context", "candidates", "top_k"):
-                _refuse(f"$.{name}", "no such field in the specification", _shown_value(batch.column(name)[0]))
+                _refuse(f"$.{name}", "no such field", _shown_value(batch.column(name)[0]))
         if "candidates" not in columns:
             _refuse("$", "Object missing required field `candidates`", None)
         top_k = columns.get("top_k", -1)
@@ -242,7 +243,7 @@ def _resolve_part(rules: tuple[_Rule, ...], at: int, rows: Any, place_of: Callab
         column = rows.field(child)
         row = _first_value(column)
         if name not in known:
-            _refuse(place_of(name)(row), "no such field in the specification", _shown_value(column[row]))
+            _refuse(place_of(name)(row), "no such field", _shown_value(column[row]))
         rule = known[name]
         _require_type(rule, column, row, place_of(name))
     lacks = next((rule.name for rule in rules if rule.must_have and rule.name not in found), None)
@@ -317,7 +318,7 @@ def _strings(rule: _Rule, layout: _Layout, column: Any, place: Place) -> Array:
         if lengths.max() > rule.max_length:
             for row in np.flatnonzero(lengths > rule.max_length).tolist():
                 if values[row] is not None and len(values[row]) > rule.max_length:
-                    _refuse(place(row), f"Expected `str` of length <= {rule.max_length}", _shown(values[row]))
+                    _refuse(place(row), f"Expected `str` of length <= {rule.max_length}", shown(values[row]))
     if column.null_count:
         values[~_valid(column)] = rule.missing
     return values
@@ -326,7 +327,7 @@ def _strings(rule: _Rule, layout: _Layout, column: Any, place: Place) -> Array:
 def _string(rule: _Rule, value: str | None, place: Place) -> Array:
     """A column of one value, as the user's are: without the detour over views of its buffers, which costs more than the value."""
     if value is not None and len(value) > rule.max_length:
-        _refuse(place(0), f"Expected `str` of length <= {rule.max_length}", _shown(value))
+        _refuse(place(0), f"Expected `str` of length <= {rule.max_length}", shown(value))
     return np.array([rule.missing if value is None else value], object)
 
 
@@ -478,7 +479,7 @@ def _shown_value(cell: Any) -> str:
     if word == "object":
         return f"an object of {cell.type.num_fields}"
     value = cell.as_py()
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else _shown(value)
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else shown(value)
 
 
 def _of_part(part: str, field: str) -> Place:
@@ -490,4 +491,4 @@ def _of_candidate(field: str) -> Place:
 
 
 def _refuse(path: str, rule: str, value: str | None) -> NoReturn:
-    raise _invalid(Violation(path, rule, value))
+    raise invalid(Violation(path, rule, value))

@@ -1,28 +1,17 @@
-"""Typed request structures made from a feature specification, and their decoding.
-
-The structures are msgspec types: unknown fields, wrong types, over-long strings and lists are refused by
-the decoder itself, in C, before any of our code sees the values.
-"""
+"""Typed request structures made from a feature specification, and their decoding."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from typing import Annotated, Any, Protocol, cast
 
 import msgspec
 
-from serving.contract.errors import InvalidRequest, MalformedRequest, Violation
 from serving.contract.fields import MAX_FLOAT32, MISSING_INTEGER, MISSING_STRING, CategoricalField, FeatureSpec, NumericField, Part
+from serving.features.json_bodies import UNDECODABLE, refusal_of
 
 MAX_ID_LENGTH = 256
 """Longest candidate id, in characters, where the specification has no field ``id`` that sets its own bound."""
-
-MAX_VALUE_SHOWN = 80
-
-MAX_PATH_SHOWN = 160
-"""A path of known names is shorter (names have at most 63 characters); an unknown key is the caller's and may be of any length."""
 
 
 class RankRequest(Protocol):
@@ -73,25 +62,8 @@ class RequestDecoder:
         """
         try:
             return cast(RankRequest, self._decoder.decode(body))
-        except msgspec.ValidationError as error:
-            rule, path = _split_message(str(error))
-            raise _invalid(Violation(path, rule, _value_at(body, path))) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            violation = _non_finite_number(body)
-            if violation is not None:
-                raise _invalid(violation) from error
-            raise MalformedRequest(f"the body is not valid JSON: {error}") from error
-
-
-def _invalid(violation: Violation) -> InvalidRequest:
-    shown = Violation(_printable(violation.path), _printable(violation.rule), violation.value)
-    return InvalidRequest(f"{shown.path}: {shown.rule}", [shown])
-
-
-def _printable(text: str) -> str:
-    """Shorten `text`, which may hold a caller's key, and write out lone surrogates, which no JSON answer can carry."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= MAX_PATH_SHOWN else text[: MAX_PATH_SHOWN - 1] + "…"
+        except UNDECODABLE as error:
+            raise refusal_of(body, error) from error
 
 
 def _part_struct(spec: FeatureSpec, part: Part) -> type[msgspec.Struct]:
@@ -125,49 +97,3 @@ def _field_entry(field: CategoricalField | NumericField) -> Any:
     if must_have:
         return (field.name, value)
     return (field.name, value | None, MISSING_STRING if field.dtype == "string" else MISSING_INTEGER)
-
-
-def _split_message(message: str) -> tuple[str, str]:
-    """Part msgspec's ``<rule> - at `$.path``` into rule and path."""
-    match = re.fullmatch(r"(?P<rule>.*?)(?: - at `(?P<path>.*)`)?", message, re.DOTALL)
-    if match is None:
-        return message, "$"
-    rule, path = match["rule"], match["path"] or "$"
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", rule, re.DOTALL)
-    return ("no such field in the specification", f"{path}.{unknown[1]}") if unknown else (rule, path)
-
-
-def _value_at(body: bytes, path: str) -> str | None:
-    """Look up the value at `path`, to show it; the body is parsed again, which only refused requests pay for."""
-    try:
-        here = json.loads(body)
-        for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path):
-            here = here[int(index)] if index else here[key]
-        return _shown(here)  # writing needs as deep a stack as parsing does
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list | dict) and len(value) > 8:
-        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
-    text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= MAX_VALUE_SHOWN else text[: MAX_VALUE_SHOWN - 1] + "…"
-
-
-def _non_finite_number(body: bytes) -> Violation | None:
-    """Find ``NaN``, ``Infinity`` or an overflowing number, which strict JSON decoders reject without a path."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    stack: list[tuple[str, Any]] = [("$", document)]
-    while stack:
-        path, value = stack.pop()
-        if isinstance(value, float) and not math.isfinite(value):
-            return Violation(path, "numbers must be finite; leave the field out when there is no value", str(value))
-        if isinstance(value, dict):
-            stack.extend((f"{path}.{key}", item) for key, item in reversed(list(value.items())))
-        elif isinstance(value, list):
-            stack.extend((f"{path}[{i}]", item) for i, item in reversed(list(enumerate(value))))
-    return None

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from serving.contract.errors import Violation
 from serving.contract.fields import MAX_FLOAT32, REQUEST_INDEX, CategoricalField, FeatureSpec, NumericField
 from serving.features.columns import Encoded, Feeds, sentinel_of
-from serving.features.requests import _invalid, _shown
+from serving.features.json_bodies import invalid, shown
 
 Tensor = npt.NDArray[Any]
 
@@ -125,7 +125,7 @@ def _bound_lengths(field: CategoricalField, tensor: Tensor) -> None:
         return
     place = next(i for i, text in enumerate(flat) if len(text) > field.max_length)
     path = "".join(f"[{axis}]" for axis in np.unravel_index(place, tensor.shape))
-    _refuse(field.name + path, f"Expected `str` of length <= {field.max_length}", _shown(flat[place]))
+    _refuse(field.name + path, f"Expected `str` of length <= {field.max_length}", shown(flat[place]))
 
 
 def _numbers(field: NumericField, tensor: Tensor) -> Tensor:
@@ -161,4 +161,4 @@ def _all_missing(field: CategoricalField | NumericField, rows: int) -> Tensor:
 
 
 def _refuse(name: str, rule: str, value: str | None) -> NoReturn:
-    raise _invalid(Violation(f"$.inputs.{name}".rstrip("."), rule, value))
+    raise invalid(Violation(f"$.inputs.{name}".rstrip("."), rule, value))

@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING
 from serving.monitoring.accumulator import Accumulator, Tally
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from collections.abc import Sequence
+
+    from prometheus_client import CollectorRegistry, Histogram
 
 BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds in seconds. Answers take 0.3 to 10 ms here; BentoML's own buckets start at 5 ms."""
 
 CANDIDATE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
+IMAGE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+LABEL_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000)
+
 RUN_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
-STAGES = ("decode", "features", "queue", "run", "encode")
+RANKING_STAGES = ("decode", "features", "queue", "run", "encode")
+CLIP_STAGES = ("decode", "preprocess", "queue", "run", "text", "score")
+"""What requests of each family go through. ``text`` is the wait for labels that were not embedded before, after the images have run."""
 
 
-class RankingMetrics:
-    """Counters and histograms of one ranking service.
+class ServiceMetrics:
+    """Counters and histograms of one service.
 
     Every label has few values: models and versions that were loaded, statuses, stages, reasons.
 
@@ -50,6 +58,12 @@ class RankingMetrics:
         self.candidates = prometheus.Histogram(
             "pilotage_request_candidates", "Candidates a request.", labels, buckets=CANDIDATE_BUCKETS, registry=registry
         )
+        self.images = prometheus.Histogram(
+            "pilotage_request_images", "Images a request to classify.", labels, buckets=IMAGE_BUCKETS, registry=registry
+        )
+        self.asked_labels = prometheus.Histogram(
+            "pilotage_request_labels", "Labels a request to classify.", labels, buckets=LABEL_BUCKETS, registry=registry
+        )
         self.run_requests = prometheus.Histogram(
             "pilotage_run_requests", "Requests stacked into one run of the graph.", labels, buckets=RUN_BUCKETS, registry=registry
         )
@@ -63,9 +77,13 @@ class RankingMetrics:
             "pilotage_model_loads_total", "Bundles that were loaded, or refused.", ("model", "outcome"), registry=registry
         )
 
-    def bind(self, model: str, version: str) -> BoundMetrics:
-        """Resolve the labels of one model once, so that a request looks nothing up."""
-        return BoundMetrics(self, model, version)
+    def bind_ranking(self, model: str, version: str) -> BoundMetrics:
+        """Resolve the labels of one model that ranks, so that a request looks nothing up."""
+        return BoundMetrics(self, model, version, RANKING_STAGES, [(self.candidates, CANDIDATE_BUCKETS)])
+
+    def bind_clip(self, model: str, version: str) -> BoundMetrics:
+        """Resolve the labels of one model that classifies."""
+        return BoundMetrics(self, model, version, CLIP_STAGES, [(self.images, IMAGE_BUCKETS), (self.asked_labels, LABEL_BUCKETS)])
 
     def loaded(self, model: str, outcome: str) -> None:
         """Record that a bundle of `model` was ``loaded`` or ``refused``."""
@@ -73,31 +91,42 @@ class RankingMetrics:
 
 
 class BoundMetrics:
-    """Metrics of one model and version."""
+    """Metrics of one model and version.
 
-    def __init__(self, metrics: RankingMetrics, model: str, version: str) -> None:
+    Parameters
+    ----------
+    stages
+        Of a request to this family.
+    sizes
+        What is counted of a request, with the upper bounds of its histogram.
+    """
+
+    def __init__(
+        self, metrics: ServiceMetrics, model: str, version: str, stages: Sequence[str], sizes: Sequence[tuple[Histogram, Sequence[float]]]
+    ) -> None:
         self._metrics = metrics
         self._labels = (model, version)
         self._ok = Accumulator(metrics.request_seconds.labels(model, version, "200"), BUCKETS_S)
-        self._stages = tuple(Accumulator(metrics.stage_seconds.labels(model, version, stage), BUCKETS_S) for stage in STAGES)
-        self._candidates = Accumulator(metrics.candidates.labels(model, version), CANDIDATE_BUCKETS)
+        self._stages = tuple(Accumulator(metrics.stage_seconds.labels(model, version, stage), BUCKETS_S) for stage in stages)
+        self._sizes = tuple(Accumulator(histogram.labels(model, version), bounds) for histogram, bounds in sizes)
         self._run_requests = Accumulator(metrics.run_requests.labels(model, version), RUN_BUCKETS)
         self._refused: dict[int, Accumulator] = {}
         self._shed: dict[str, Tally] = {}
 
     def flush(self) -> None:
         """Hand what was counted on to Prometheus' client; the service does it every `FLUSH_S`, and before it is scraped."""
-        for accumulator in (self._ok, *self._stages, self._candidates, self._run_requests, *self._refused.values()):
+        for accumulator in (self._ok, *self._stages, *self._sizes, self._run_requests, *self._refused.values()):
             accumulator.flush()
         for tally in self._shed.values():
             tally.flush()
 
-    def answered(self, marks_s: tuple[float, ...], candidates: int) -> None:
-        """Record an answered request: the times before and after each of `STAGES`, in seconds."""
+    def answered(self, marks_s: tuple[float, ...], *sizes: int) -> None:
+        """Record an answered request: the times before and after each of its stages, in seconds, and its sizes."""
         for stage, begin, end in zip(self._stages, marks_s, marks_s[1:], strict=False):
             stage.observe(end - begin)
         self._ok.observe(marks_s[-1] - marks_s[0])
-        self._candidates.observe(candidates)
+        for accumulator, size in zip(self._sizes, sizes, strict=True):
+            accumulator.observe(size)
 
     def refused(self, status: int, seconds: float) -> None:
         """Record a request that was not answered with 200."""

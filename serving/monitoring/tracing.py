@@ -21,7 +21,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TraceState
 
 log = logging.getLogger("pilotage")
-
-STAGES = ("decode", "features", "queue", "run", "encode")
-"""What lies between the marks of a request, in their order."""
 
 TRACERESPONSE = b"traceresponse"
 
@@ -120,11 +117,13 @@ class Answered:
     began_s, ended_s
         On `time.perf_counter`'s clock, in seconds: before the body was read, and after the answer was sent.
     marks_s
-        On the same clock, the times before, between and after `STAGES`; fewer when the request did not come that far.
+        On the same clock, the times before, between and after `stages`; fewer when the request did not come that far.
     model, version
         Empty when none was found.
-    candidates
-        How many; 0 when the body was not read.
+    stages
+        What lies between the marks.
+    sizes
+        What was counted of the request, by name; none when the body was not read.
     """
 
     route: str
@@ -136,7 +135,8 @@ class Answered:
     marks_s: tuple[float, ...] = ()
     model: str = ""
     version: str = ""
-    candidates: int = 0
+    stages: Sequence[str] = ()
+    sizes: tuple[tuple[str, int], ...] = ()
     method: str = "POST"
     scheme: str = "http"
 
@@ -220,7 +220,7 @@ class RequestTracer:
                 )
             )
 
-        for stage, times_s in zip(STAGES, itertools.pairwise(answered.marks_s), strict=False):
+        for stage, times_s in zip(answered.stages, itertools.pairwise(answered.marks_s), strict=False):
             emit(stage, SpanContext(context.trace_id, self._span_id(), False, flags, state), ours, times_s)
         method = answered.method if answered.method in METHODS else "_OTHER"
         emit(
@@ -321,8 +321,7 @@ def _attributes(answered: Answered, method: str) -> dict[str, str | int]:
     if answered.model:
         attributes["pilotage.model"] = answered.model
         attributes["pilotage.version"] = answered.version
-    if answered.candidates:
-        attributes["pilotage.candidates"] = answered.candidates
+    attributes |= {f"pilotage.{name}": size for name, size in answered.sizes}
     if answered.status >= 500:
         attributes["error.type"] = str(answered.status)
     return attributes

@@ -18,8 +18,11 @@ from serving.protocol.answers import Model, encode, failure
 from serving.protocol.media import JSON
 from serving.protocol.open_inference import infer_error, model_config, model_metadata, server_metadata
 from serving.protocol.openapi import DOCS_PAGE, Described, describe
-from serving.services.catalog import Catalog, ServedModel
+from serving.protocol.openapi_classify import DescribedClassifier
+from serving.services.catalog import Catalog
 from serving.services.exchange import REQUEST_ID_HEADER, request_id_of
+from serving.services.label_set_routes import label_set_routes
+from serving.services.served import ClipModel, RankingModel, ServedModel
 
 
 def build_application(catalog: Catalog) -> Starlette:
@@ -34,7 +37,12 @@ def build_application(catalog: Catalog) -> Starlette:
         return Response(content, media_type=content_type)
 
     async def openapi(request: Request) -> Response:
-        return _json(request, describe([Described(m.manifest.name, m.manifest.version, m.ranker.decoder.type) for m in catalog]))
+        rankers = [Described(m.manifest.name, m.manifest.version, m.ranker.decoder.type) for m in catalog.of(RankingModel)]
+        types = [(m.types.request, m.types.options, m.types.label_set) for m in catalog.of(ClipModel)]
+        classifiers = [
+            DescribedClassifier(m.manifest.name, m.manifest.version, *each) for m, each in zip(catalog.of(ClipModel), types, strict=True)
+        ]
+        return _json(request, describe(rankers, classifiers))
 
     async def page(request: Request) -> Response:
         return HTMLResponse(DOCS_PAGE)
@@ -45,6 +53,7 @@ def build_application(catalog: Catalog) -> Starlette:
             Route("/metrics", metrics, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/", page, methods=["GET"]),
+            *label_set_routes(catalog),
             *_open_inference(catalog),
         ],
         exception_handlers={404: _no_route, 405: _no_method},
@@ -67,7 +76,7 @@ def _open_inference(catalog: Catalog) -> list[Route]:
     def of_model(content: Callable[[Model, Signature], bytes]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
-                manifest = catalog.find(request.path_params["name"], request.path_params.get("version")).manifest
+                manifest = catalog.find(RankingModel, request.path_params["name"], request.path_params.get("version")).manifest
             except (UnknownModel, NotReady) as error:
                 return _bytes(request, infer_error(str(error)), error.status)
             return _bytes(request, content(Model(manifest.name, manifest.version), manifest.signature))
@@ -97,8 +106,7 @@ def _listed(model: ServedModel) -> dict[str, Any]:
         "family": manifest.family,
         "variant": manifest.provenance.variant,
         "loaded_at": model.loaded_at.isoformat(timespec="seconds"),
-        "max_candidates": model.ranker.max_candidates,
-        "features": manifest.features.model_dump(mode="json"),
+        **model.about(),
         "quality": manifest.quality.model_dump(mode="json"),
     }
 

@@ -4,46 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
-from serving.contract.bundle import open_ranking_bundle
+from serving.contract.bundle import open_bundle
 from serving.contract.errors import BundleError, NotReady, PilotageError, ServingError, UnknownModel
-from serving.contract.manifest import MANIFEST_NAME, RankingManifest
-from serving.features.columns import Encoded
-from serving.monitoring.metrics import BoundMetrics, RankingMetrics
-from serving.ranking.ranker import Ranker
-from serving.runtime.run_queue import RunQueue
-from serving.services.forms import ArrowForm, InferForm, JsonForm, Probabilities
+from serving.contract.manifest import MANIFEST_NAME
+from serving.monitoring.metrics import ServiceMetrics
+from serving.services.loading import open_model
+from serving.services.served import ServedModel
 from serving.services.settings import ServiceSettings
+from serving.services.state import State, open_state
 from serving.services.store import locate
 
 log = logging.getLogger("pilotage")
 
-WARM_UP_SIZES = (1, 10, 100, 200, 500, 1000)
-
 Stamp = tuple[str, int, int]
 """Path, inode and modification time of a manifest: what changes when a bundle is replaced."""
 
-
-class ServedModel:
-    """One version of one model, warm, with its queue."""
-
-    def __init__(self, ranker: Ranker, queue: RunQueue[Encoded, Probabilities], metrics: BoundMetrics) -> None:
-        self.ranker = ranker
-        self.queue = queue
-        self.metrics = metrics
-        self.loaded_at = datetime.now(UTC)
-        self.json = JsonForm(ranker)
-        self.arrow = ArrowForm(ranker)
-        self.infer = InferForm(ranker)
-
-    @property
-    def manifest(self) -> RankingManifest:
-        """What the bundle says of itself."""
-        return self.ranker.manifest
+M = TypeVar("M", bound=ServedModel)
 
 
 @dataclass
@@ -55,28 +37,25 @@ class Slot:
     reason: str = "the model is still loading"
     stamp: Stamp | None = field(default=None, repr=False)
 
-    def require(self) -> ServedModel:
-        """Return the model.
-
-        Raises
-        ------
-        NotReady
-            None is loaded.
-        """
-        if self.current is None:
-            raise NotReady(self.reason)
-        return self.current
-
 
 class Catalog:
-    """All slots of a worker. It is empty until `load` and may be handed out before."""
+    """All slots of a worker. It is empty until `load` and may be handed out before.
+
+    Attributes
+    ----------
+    max_upload_bytes
+        Largest body of a label set.
+    """
 
     def __init__(self) -> None:
         self.draining = False
         self._reason = "the service is still starting"
         self._slots: list[Slot] = []
         self._settings: ServiceSettings | None = None
-        self._metrics: RankingMetrics | None = None
+        self._metrics: ServiceMetrics | None = None
+        self._state: State | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.max_upload_bytes = 0
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Models that are loaded, in the order of the settings."""
@@ -93,24 +72,43 @@ class Catalog:
     @property
     def is_busy(self) -> bool:
         """Whether requests wait for their run."""
-        return any(slot.current is not None and slot.current.queue.waiting for slot in self._slots)
+        return any(slot.current is not None and slot.current.is_busy for slot in self._slots)
 
-    def find(self, name: str | None, version: str | None = None) -> ServedModel:
-        """Return the model called `name`, or the first one.
+    @property
+    def state(self) -> State:
+        """What workers share on disk.
+
+        Raises
+        ------
+        NotReady
+            Nothing is loaded.
+        """
+        if self._state is None:
+            raise NotReady(self._reason)
+        return self._state
+
+    def of(self, kind: type[M]) -> list[M]:
+        """Models of one family that are loaded, in the order of the settings."""
+        return [model for model in self if isinstance(model, kind)]
+
+    def find(self, kind: type[M], name: str | None = None, version: str | None = None) -> M:
+        """Return the model of a family that is called `name`, or the first one.
 
         Raises
         ------
         NotReady
             It is not loaded, or nothing is.
         UnknownModel
-            There is none of this name, or it has another version.
+            There is none of this name, or it has another version or is of another family.
         """
         if not self._slots:
             raise NotReady(self._reason)
         if name is None:
-            return self._slots[0].require()
+            return self._first(kind)
         for model in self:
             if model.manifest.name == name:
+                if not isinstance(model, kind):
+                    raise UnknownModel(f"model {name!r} is of the family {model.family}: POST /v1/models/{name}/{model.verb} asks it")
                 if version not in (None, model.manifest.version):
                     raise UnknownModel(f"model {name!r} has version {model.manifest.version!r} here, not {_shown(version)}")
                 return model
@@ -118,6 +116,14 @@ class Catalog:
         if missing is not None and not self.draining:
             raise NotReady(missing)
         raise UnknownModel(f"no model {_shown(name)} is served here; there are {', '.join(repr(m.manifest.name) for m in self)}")
+
+    def _first(self, kind: type[M]) -> M:
+        for slot in self._slots:
+            if slot.current is None:
+                raise NotReady(slot.reason)  # it may be the first of the family
+            if isinstance(slot.current, kind):
+                return slot.current
+        raise UnknownModel(f"no model of the family {kind.family} is served here; there are {', '.join(m.manifest.name for m in self)}")
 
     def drain(self) -> None:
         """Say no to ``/readyz`` from now on; requests are answered as before."""
@@ -131,7 +137,11 @@ class Catalog:
     def load(self, settings: ServiceSettings) -> None:
         """Load and warm every bundle; one that fails leaves its slot empty with the reason."""
         self._settings = settings
-        self._metrics = RankingMetrics()
+        self._metrics = ServiceMetrics()
+        self._state = open_state(settings.state_dir)
+        self.max_upload_bytes = settings.max_upload_bytes
+        with suppress(RuntimeError):  # without a loop, as in tests, there are no requests either
+            self._loop = asyncio.get_running_loop()
         self._slots = [Slot(reference) for reference in settings.bundles]
         for slot in self._slots:
             try:
@@ -170,20 +180,14 @@ class Catalog:
     def _open(self, slot: Slot) -> ServedModel:
         assert self._settings is not None
         assert self._metrics is not None
-        settings = self._settings
-        bundle = open_ranking_bundle(locate(slot.reference))
-        ranker = Ranker(
-            bundle,
-            threads=settings.threads_a_worker,
-            max_candidates=settings.max_candidates,
-            provider=settings.provider,
-            arena_mib=settings.arena_mib,
-        )
-        largest = settings.max_candidates
-        cost = ranker.warm_up([*(size for size in WARM_UP_SIZES if size < largest), largest])
-        metrics = self._metrics.bind(bundle.manifest.name, bundle.manifest.version)
-        queue = RunQueue(ranker.score, cost, objective_s=settings.objective_ms / 1e3, max_units=settings.max_candidates, on_run=metrics.ran)
-        return ServedModel(ranker, queue, metrics)
+        assert self._state is not None
+        return open_model(open_bundle(locate(slot.reference)), self._settings, self._metrics, self._state, self._post)
+
+    def _post(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function on the event loop, from any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(function, *arguments)
 
     def _place(self, slot: Slot, model: ServedModel) -> None:
         assert self._metrics is not None
@@ -193,6 +197,8 @@ class Catalog:
         if slot.current is not None:
             slot.current.metrics.flush()
         old, slot.current = slot.current, model  # requests of the old version hold it until they are answered
+        if old is not None:
+            old.retire()
         self._metrics.loaded(name, "loaded")
         log.info(
             "ready",
@@ -201,8 +207,7 @@ class Catalog:
                 "version": version,
                 "replaced": old.manifest.version if old else None,
                 "bundle": str(slot.reference),
-                "threads": model.ranker.session.threads,
-                "run_us_by_candidates": {size: round(model.queue.cost.predict(size) * 1e6) for size in WARM_UP_SIZES},
+                **model.speed(),
             },
         )
 

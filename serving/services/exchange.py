@@ -26,7 +26,7 @@ DEADLINE_HEADERS = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
 MAX_TIMEOUT_MS = 3_600_000
 
 MAX_BUFFERED_BODIES = 64
-"""Bodies of the largest size that may be in memory at once; beyond it requests are refused before they are read."""
+"""Of requests to rank: with the default bound they are 256 MiB together."""
 
 _draw = random.Random(secrets.randbits(128))  # noqa: S311 - ids must differ, not be secret, and asking the kernel for each costs microseconds
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
@@ -47,14 +47,15 @@ class Call(Protocol):
 
     Attributes
     ----------
-    method, path
-        As sent; the path is percent-decoded.
+    method, path, query
+        As sent; the path is percent-decoded, the query, without its question mark, is not.
     began_s
         When its headers were there, on `time.perf_counter`'s clock.
     """
 
     method: str
     path: str
+    query: bytes
     headers: Headers
     began_s: float
 
@@ -79,11 +80,16 @@ class BodyBounds:
     ----------
     max_bytes
         Of one body, as sent and after decompression.
+    together
+        Bodies of that size that may be in memory at once; beyond it requests are refused before they are read.
+    advice
+        What a caller whose body is too large may do.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, together: int = MAX_BUFFERED_BODIES, advice: str = "send fewer candidates a request") -> None:
         self.max_bytes = max_bytes
-        self._budget_bytes = max_bytes * MAX_BUFFERED_BODIES
+        self._advice = advice
+        self._all_bytes = self._budget_bytes = max_bytes * together
 
     def take(self, headers: Headers) -> int:
         """Reserve room for the body that these headers announce; what is returned must be given back.
@@ -98,9 +104,9 @@ class BodyBounds:
         length = headers.get(b"content-length")
         size_bytes = int(length) if length is not None and length.isdigit() else self.max_bytes
         if size_bytes > self.max_bytes:
-            raise RequestTooLarge(f"the body has {size_bytes} bytes, the limit is {self.max_bytes}; send fewer candidates a request")
+            raise RequestTooLarge(f"the body has {size_bytes} bytes, the limit is {self.max_bytes}; {self._advice}")
         if size_bytes > self._budget_bytes:
-            raise Overloaded(f"bodies of {MAX_BUFFERED_BODIES * self.max_bytes} bytes are being read already")
+            raise Overloaded(f"bodies of {self._all_bytes} bytes are being read already")
         self._budget_bytes -= size_bytes
         return size_bytes
 
@@ -117,7 +123,7 @@ class BodyBounds:
             It is over the bound.
         """
         if size_bytes > self.max_bytes:
-            raise RequestTooLarge(f"the body is over the limit of {self.max_bytes} bytes; send fewer candidates a request")
+            raise RequestTooLarge(f"the body is over the limit of {self.max_bytes} bytes; {self._advice}")
 
     def plain(self, headers: Headers, body: bytes) -> bytes:
         """Decompress a body if need be.

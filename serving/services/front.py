@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import httptools
 
@@ -11,15 +12,37 @@ from serving.monitoring.tracing import RequestTracer, open_tracer
 from serving.services.accepting import Acceptor
 from serving.services.catalog import Catalog
 from serving.services.exchange import BodyBounds, Header
-from serving.services.model_route import Found, ModelRoutes
+from serving.services.routes import Bounds, Found, ModelRoutes
 from serving.services.settings import ServiceSettings
 from serving.services.token import TokenGate
+
+MAX_BUFFERED_UPLOADS = 8
+"""With the default bound they are 256 MiB together."""
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Asked by the kubelet and by Prometheus, which have no token; they tell nothing of requests or weights."""
 
 MAX_URLS = 1024
-"""Of whose path and route are remembered: callers of a model send the same ones again and again."""
+"""Of whose path, query and route are remembered: callers of a model send the same ones again and again."""
+
+MAX_URL_BYTES = 256
+"""Of one that is remembered: labels in a query may be long."""
+
+
+class Located(NamedTuple):
+    """Where a request goes.
+
+    Attributes
+    ----------
+    path, query
+        The path is percent-decoded, the query is not.
+    found
+        None where no model is asked.
+    """
+
+    path: str
+    query: bytes
+    found: Found | None
 
 
 class ServiceFront:
@@ -27,11 +50,10 @@ class ServiceFront:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._bounds = BodyBounds(0)
-        self._routes = ModelRoutes(catalog, self._bounds)
+        self._routes = ModelRoutes(catalog, Bounds(BodyBounds(0), BodyBounds(0)))
         self._gate: TokenGate | None = None
         self._tracer: RequestTracer | None = None
-        self._urls: dict[bytes, tuple[str, Found | None]] = {}
+        self._urls: dict[bytes, Located] = {}
         self.acceptor = Acceptor(lambda: catalog.is_busy)
 
     def open(self, settings: ServiceSettings) -> None:
@@ -42,9 +64,12 @@ class ServiceFront:
         SettingsError
             The token file cannot be used, or the exporter of traces is not installed.
         """
-        self._bounds = BodyBounds(settings.max_body_bytes)
+        bounds = Bounds(
+            BodyBounds(settings.max_body_bytes),
+            BodyBounds(settings.max_upload_bytes, MAX_BUFFERED_UPLOADS, "send smaller or fewer images, or fewer labels, a request"),
+        )
         self._tracer = open_tracer(settings.trace_sample_rate)
-        self._routes = ModelRoutes(self._catalog, self._bounds, self._tracer)
+        self._routes = ModelRoutes(self._catalog, bounds, self._tracer)
         self._urls.clear()
         self._gate = TokenGate(settings.token_file) if settings.token_file is not None else None
 
@@ -57,8 +82,8 @@ class ServiceFront:
         """Return the route that answers `path` and the model that it names; None where no model is asked."""
         return self._routes.find(path)
 
-    def find_url(self, url: bytes) -> tuple[str, Found | None]:
-        """The path of a request's target, percent-decoded, and its route as from `find`.
+    def find_url(self, url: bytes) -> Located:
+        """The path of a request's target, percent-decoded, its query, and its route as from `find`.
 
         Raises
         ------
@@ -67,12 +92,15 @@ class ServiceFront:
         """
         known = self._urls.get(url)
         if known is None:
-            path: str = httptools.parse_url(url).path.decode("ascii")
+            parsed = httptools.parse_url(url)
+            path: str = parsed.path.decode("ascii")
             if "%" in path:
                 path = urllib.parse.unquote(path)
-            if len(self._urls) >= MAX_URLS:
-                self._urls.clear()
-            known = self._urls[url] = path, self._routes.find(path)
+            known = Located(path, parsed.query or b"", self._routes.find(path))
+            if len(url) <= MAX_URL_BYTES:
+                if len(self._urls) >= MAX_URLS:
+                    self._urls.clear()
+                self._urls[url] = known
         return known
 
     def admits(self, path: str, headers: Iterable[Header]) -> bool:

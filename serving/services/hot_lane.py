@@ -31,7 +31,7 @@ from serving.services.exchange import (
     respond,
 )
 from serving.services.front import ServiceFront
-from serving.services.model_route import Found
+from serving.services.routes import Found
 
 Reply = tuple[int, bytes, Sequence[Header]]
 
@@ -42,6 +42,7 @@ class AsgiCall:
     def __init__(self, scope: Message) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
         self.scheme: str = scope.get("scheme", "http")
         self.headers: Headers = dict(scope["headers"])
         self.began_s = time.perf_counter()

@@ -32,14 +32,17 @@ class LaneCall:
     """One request to a model on one connection; `serving.services.exchange.Call`."""
 
     __slots__ = (
-        *("protocol", "route", "target", "method", "path", "headers", "keep_alive", "began_s"),
+        *("protocol", "route", "target", "method", "path", "query", "headers", "keep_alive", "began_s"),
         *("chunks", "size_bytes", "reserved_bytes", "refusal"),
     )
 
-    def __init__(self, protocol: LaneProtocol, path: str, headers: Headers, route: ModelRoute, target: Target, keep_alive: bool) -> None:
+    def __init__(
+        self, protocol: LaneProtocol, path: str, query: bytes, headers: Headers, route: ModelRoute[Any], target: Target, keep_alive: bool
+    ) -> None:
         self.protocol = protocol
         self.method = "POST"
         self.path = path
+        self.query = query
         self.headers = headers
         self.route = route
         self.target = target
@@ -268,10 +271,10 @@ class LaneProtocol(HttpToolsProtocol):
             return None
         if self.cycle is not None and not self.cycle.response_complete:
             return None  # behind an exchange of uvicorn's, which keeps the order itself
-        path, found = self.front.find_url(self.url)
+        path, query, found = self.front.find_url(self.url)
         if found is None or not self.front.admits(path, self.headers):
             return None
-        return LaneCall(self, path, headers, *found, parser.should_keep_alive())
+        return LaneCall(self, path, query, headers, *found, parser.should_keep_alive())
 
     def _start(self, call: LaneCall) -> None:
         if self.transport.is_closing():

@@ -76,8 +76,9 @@ class RankingService:
         import msgspec
 
         from serving.protocol.answers import Model, encode, rank_answer
+        from serving.services.served import RankingModel
 
-        model = _worker().catalog.find(None)
+        model = _worker().catalog.find(RankingModel)
         document = {"user": user or {}, "context": context or {}, "candidates": candidates, "top_k": top_k}
         ranking = model.ranker.rank(model.ranker.decoder.decode(encode(document)))
         found = rank_answer(Model(model.manifest.name, model.manifest.version), "", ranking.ids, ranking.probabilities)

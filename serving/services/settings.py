@@ -44,6 +44,31 @@ class ServiceSettings(BaseSettings):
     max_body_bytes: int = Field(4 * 2**20, ge=1024, le=2**30)
     """Largest body: 1,000 candidates with ten 100-character values each are some 1.3 MB."""
 
+    classify_objective_ms: float = Field(1000.0, gt=0, le=600_000)
+    """Time within which an accepted classification with known labels shall be answered; what would take longer is refused at once."""
+
+    text_budget_s: float = Field(10.0, gt=0, le=3600)
+    """Most time that the labels of one request which were not seen before may take; more belong into a label set."""
+
+    max_images: int = Field(32, ge=1, le=1000)
+    """Most images a request to classify."""
+
+    max_labels: int = Field(10_000, ge=1, le=100_000)
+    """Most labels a request or a label set."""
+
+    max_upload_bytes: int = Field(32 * 2**20, ge=1024, le=2**30)
+    """Largest body with images or of a label set: two photographs of 12 megapixels in base64 are some 16 MB."""
+
+    max_image_pixels: int = Field(50_000_000, ge=1, le=2**30)
+    """Most pixels an image: a file of kilobytes may claim to hold gigabytes of them."""
+
+    label_cache_mib: int = Field(256, ge=1, le=1_048_576)
+    """Most memory of a worker for embeddings of labels, and most disk: 10,000 labels of 512 numbers take 20 MB twice."""
+
+    state_dir: Path | None = None
+    """Folder that the workers of a pod share, for label sets and embeddings of labels; without it, one of the user's own below the
+    system's temporary folder."""
+
     token_file: Path | None = None
     """File with the bearer tokens that callers must show, one a line; without it everybody is answered."""
 

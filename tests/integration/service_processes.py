@@ -36,6 +36,7 @@ def environment_of(home: Path, **more: str) -> dict[str, str]:
         "BENTOML_DO_NOT_TRACK": "True",
         "PILOTAGE_THREADS": "1",
         "PILOTAGE_DRAIN_S": "0",
+        "PILOTAGE_STATE_DIR": str(home / "state"),
         **more,
     }
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from serving.contract.errors import InvalidRequest, MalformedRequest, RequestError
 from serving.contract.fields import FeatureSpec
-from serving.features.requests import MAX_PATH_SHOWN, MAX_VALUE_SHOWN, RequestDecoder, _printable
+from serving.features.json_bodies import MAX_PATH_SHOWN, MAX_VALUE_SHOWN, printable
+from serving.features.requests import RequestDecoder
 from serving.protocol.answers import encode, refusal
 
 MAX_CANDIDATES = 12
@@ -167,7 +168,7 @@ def test_a_lone_surrogate_in_a_key_beside_nan_can_still_be_answered(decoder: Req
 
 def test_known_paths_are_never_shortened() -> None:
     longest = f"$.candidates[99999].{'n' * 63}[999]"
-    assert _printable(longest) == longest
+    assert printable(longest) == longest
 
 
 JSONISH = st.recursive(

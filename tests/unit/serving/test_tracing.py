@@ -22,7 +22,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from serving.contract.errors import SettingsError
-from serving.monitoring.tracing import MAX_TRACESTATE_BYTES, STAGES, Answered, RequestTracer, TraceContext, open_tracer
+from serving.monitoring.metrics import RANKING_STAGES as STAGES
+from serving.monitoring.tracing import MAX_TRACESTATE_BYTES, Answered, RequestTracer, TraceContext, open_tracer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -70,7 +71,8 @@ def _answered(**changes: Any) -> Answered:
         "marks_s": MARKS_S,
         "model": "tiny",
         "version": "v1",
-        "candidates": 12,
+        "sizes": (("candidates", 12),),
+        "stages": STAGES,
     }
     return Answered(**(values | changes))
 
@@ -127,7 +129,7 @@ def test_stages_lie_end_to_end_inside_the_request_on_the_wall_clock(spans: _Span
 
 def test_a_request_that_was_refused_has_the_stages_it_reached(spans: _Spans) -> None:
     tracer = _tracer(1, spans)
-    tracer.record(_begin(tracer), _answered(status=422, marks_s=MARKS_S[:2], model="", candidates=0))
+    tracer.record(_begin(tracer), _answered(status=422, marks_s=MARKS_S[:2], model="", sizes=()))
     assert list(_by_name(spans)) == ["decode", "POST /v1/rank"]
     attributes = spans.ended[-1].attributes or {}
     assert not {"pilotage.model", "pilotage.version", "pilotage.candidates", "error.type"} & set(attributes)
