@@ -15,7 +15,8 @@ integer kernels on large square matrices; ``int8_shapes_ms`` the time of those p
 How: recipes are compared among themselves first. Then a round visits every arm once in a fresh random order, as in
 `benchmarks.ranking`; a figure is the median over rounds, a ratio the median of the rounds' ratios. ``--quick`` trains on fewer clicks,
 takes a tower of three layers, which is named so and has no aims, fewer rounds and recipes, and leaves out rivals, the shapes and the
-profile.
+profile. ``--search`` also times what `pilotage optimize` does, with its default list, page and all, once from nothing and once from its
+cache; export comes before and is not counted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ class Effort:
     choice_s: float = 8.0
     rounds_s: float = 30.0
     is_whole: bool = True
+    searches: bool = False
 
 
 QUICK = Effort(impressions=40_000, tower_layers=3, choice_s=1.0, rounds_s=3.0, is_whole=False)
@@ -62,8 +64,11 @@ QUICK = Effort(impressions=40_000, tower_layers=3, choice_s=1.0, rounds_s=3.0, i
 SPEEDUP_AIMS = {"dcn_v2": 7.0, "image_tower": 10.0}
 STOCK_AIMS = {"image_tower": 2.0}
 SHARE_AIMS = {"dcn_v2": 30.0}
+SEARCH_AIMS_S = {"dcn_v2": 180.0, "image_tower": 900.0}
+AGAIN_AIM_S = 5.0
 LIMIT_AIM = 2.5
-"""The least speed-up over PyTorch and over stock int8, the largest share of the float32 file, the largest distance to the limit."""
+"""The least speed-up over PyTorch and over stock int8, the largest share of the float32 file, the longest search, from nothing and from
+its cache, the largest distance to the limit."""
 
 
 @dataclass
@@ -108,9 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.optimize", description="What the passes bring a ranker and an image tower, beside rivals and the limit."
     )
     parser.add_argument("--quick", action="store_true", help="fewer clicks and rounds, no rivals: ends within 60 s")
+    parser.add_argument("--search", action="store_true", help="also time a full search of each subject: some fifteen minutes more")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of tables")
     options = parser.parse_args(arguments)
-    return report(lambda tell: run(QUICK if options.quick else Effort(), tell=tell), "optimize: one thread, p50", as_json=options.json)
+    effort = replace(QUICK if options.quick else Effort(), searches=options.search)
+    return report(lambda tell: run(effort, tell=tell), "optimize: one thread, p50", as_json=options.json)
 
 
 def _subjects(effort: Effort, tell: Callable[[str], None]) -> Iterator[Subject]:
@@ -169,6 +176,8 @@ def _measure_subject(subject: Subject, folder: Path, effort: Effort, found: Find
         at_shapes = {(kernel, product): median(samples[key]) for (kernel, product), key in kernels.items() if kernel in INTEGERS}
         add("int8_shapes_ms", shapes_ms(subject.products, at_shapes), "ms")
         _profile(subject, arms[OURS], found)
+    if effort.searches:
+        _search(subject, folder, found, tell)
     if name == subject.family:
         found.aims += aims_of(subject, arms, samples, limit)
     else:
@@ -227,6 +236,20 @@ def _rivals(subject: Subject, folder: Path, reference: Arm, found: Findings) -> 
         except PilotageError as error:
             found.notes[f"{subject.name}_{rival}"] = f"its graph does not run: {str(error)[:200]}"
     return arms
+
+
+def _search(subject: Subject, folder: Path, found: Findings, tell: Tell) -> None:
+    from benchmarks.optimize_search import timed
+
+    name = subject.name
+    searched = timed(subject, folder, THREADS, lambda what, _: tell(f"searching: {what}", 1.0))
+    found.notes[f"{name}_search"] = searched.report.reason
+    found.figures.append(Figure(f"{name}_search_candidates", len(searched.report.candidates), "", 1))
+    found.figures.append(Figure(f"{name}_search_cpu_s", searched.cpu_s, "s", 1))
+    for what, value, aim in (("search", searched.first_s, SEARCH_AIMS_S.get(name)), ("search_again", searched.again_s, AGAIN_AIM_S)):
+        found.figures.append(Figure(f"{name}_{what}_s", value, "s", 1))
+        if name == subject.family and aim is not None:
+            found.aims.append(Aim(f"{name}_{what}_s", value, "s", aim, at_most=True))
 
 
 def _profile(subject: Subject, ours: Arm, found: Findings) -> None:

@@ -47,7 +47,9 @@ def optimize(
 
     record = read_run(run)
     budget = Budget("ne", max_ne_increase_pct) if max_auc_loss is None else Budget("auc", max_auc_loss)
-    settings = SearchSettings(budget=budget, threads=threads or usable_cores(), rounds=rounds, seed=record.seed)
+    settings = SearchSettings(
+        budget=budget, threads=threads or usable_cores(), rounds=rounds, seed=record.seed, all_remedies=candidate is not None
+    )
     kept = Cache(cache or run / "cache", fresh=fresh)
     target = run / "variants"
     with progress_bar() as progress, replace_folder(target, marker=REPORT_NAME) as folder:

@@ -1,7 +1,8 @@
 """What is tried: compositions of passes, as text, and a list for each family of models.
 
-A list holds single techniques, so that the report can say what each brought, and the compositions that won where they were measured. A
-pass that this version does not have drops its candidates from the list.
+A list holds single techniques, so that the report can say what each brought, and the compositions that won where they were measured,
+int8 with each type of weights, for the fastest that is accurate depends on the processor. What has no remedy in it stands before what
+has. A pass that this version does not have drops its candidates from the list.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ DEFAULTS: dict[Family, tuple[str, ...]] = {
         "fp16",
         "int8_dynamic",
         "clean_up+int8_dynamic",
+        "clean_up+int8_dynamic:weight_type=int7",
         "split_request+int8_dynamic",
         "fold_calibration+int8_dynamic",
         "clean_up+smooth_quant+int8_dynamic",
+        "clean_up+int8_static",
         "clean_up+smooth_quant+int8_static",
         "clean_up+mixed_precision",
         "table_fp16",
@@ -34,8 +37,10 @@ DEFAULTS: dict[Family, tuple[str, ...]] = {
         "clean_up+smooth_quant+int8_dynamic+table_bits",
         "clean_up+smooth_quant+int8_dynamic+table_frequent_tail",
         "clean_up+low_rank:rank=32",
+        "clean_up+low_rank:rank=32+table_bits:block_size=64",
         "clean_up+low_rank:rank=32+int8_dynamic",
         "clean_up+low_rank:rank=32+smooth_quant+int8_dynamic+table_bits",
+        "clean_up+low_rank:rank=8+table_bits:block_size=64",
         "clean_up+prune_neurons+int8_dynamic+table_bits",
     ),
     "transformer": (
@@ -45,13 +50,17 @@ DEFAULTS: dict[Family, tuple[str, ...]] = {
         "fp16",
         "weight_only",
         "int8_dynamic",
+        "int8_dynamic:weight_type=int7",
         "fuse_attention+fuse_gelu+int8_dynamic",
+        "fuse_attention+fuse_gelu+int8_static:weight_type=int7",
+        "fuse_attention+fuse_gelu+smooth_quant:alpha=0.7+int8_static:weight_type=int7",
+        "fuse_attention+fuse_gelu+mixed_precision:max_error=0.02",
         "fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
         "fuse_attention+fuse_gelu+merge_projections+smooth_quant+int8_dynamic",
-        "fuse_attention+fuse_gelu+smooth_quant:alpha=0.7+int8_static",
-        "fuse_attention+fuse_gelu+mixed_precision:max_error=0.02",
         "used_position+fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
-        "conv_to_matmul+used_position+fuse_attention+fuse_gelu+merge_projections+smooth_quant+int8_dynamic",
+        "conv_to_matmul+used_position+fuse_attention+fuse_gelu+merge_projections+int8_dynamic:weight_type=int8",
+        "conv_to_matmul+used_position+fuse_attention+fuse_gelu+merge_projections+int8_dynamic:weight_type=int7",
+        "conv_to_matmul+used_position+fuse_attention+fuse_gelu+merge_projections+smooth_quant+int8_dynamic:weight_type=int7",
         "prune_heads+fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
     ),
     "any": (
@@ -111,6 +120,19 @@ def parse_candidate(text: str) -> Candidate:
         else:
             steps.append(part)
     return Candidate(tuple(parse_pass(step) for step in steps))
+
+
+REMEDIES: dict[str, str | None] = {"smooth_quant": None, "mixed_precision": "int8_dynamic"}
+"""Passes that save an int8 model whose answers are not good enough, and what stands in their place where they are not needed."""
+
+
+def without_remedy(candidate: Candidate) -> Candidate | None:
+    """The same composition in plain int8; None where that is no other one."""
+    plain = [REMEDIES.get(step.kind, step.name) for step in candidate.steps]
+    kept = [text for text in plain if text is not None]
+    if kept == [step.name for step in candidate.steps] or not any(text.startswith("int8_") for text in kept):
+        return None
+    return Candidate(tuple(parse_pass(text) for text in kept))
 
 
 def default_candidates(family: Family) -> list[Candidate]:

@@ -18,7 +18,7 @@ from optimize.export.files import files_of
 from optimize.search.budget import CONFIDENCE, Bootstrap, Budget, Change
 from optimize.search.builds import Builds, Refused
 from optimize.search.cache import Cache, feeds_digest, key_of, told
-from optimize.search.candidates import Candidate, with_reference
+from optimize.search.candidates import Candidate, with_reference, without_remedy
 from optimize.search.choice import choose, pareto
 from optimize.search.explanation import explain
 from optimize.search.machine import cpu_identity, describe_machine, package_versions
@@ -55,6 +55,9 @@ class SearchSettings:
         Interleaved timing rounds.
     studies
         Whether to add what the report shows beside the choice, and memory.
+    all_remedies
+        Whether to try what saves accuracy (`optimize.search.candidates.REMEDIES`) where the same composition without it is inside
+        the budget already.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -62,6 +65,7 @@ class SearchSettings:
     rounds: int = 60
     seed: int = 0
     studies: bool = True
+    all_remedies: bool = False
 
 
 @dataclass
@@ -159,6 +163,10 @@ def _judge(found: Sequence[_Found], builds: Builds, scores: Scores, settings: Se
             progress(f"{name}: {what}", 0.5 * number / len(found))
 
         step("building and judging")
+        plain = None if settings.all_remedies else without_remedy(one.candidate)
+        if plain and any(other.refused is None and other.candidate.name == plain.name for other in found[:number]):
+            one.refused = f"not tried: {plain.name} is inside the budget without a remedy, which brings accuracy and no speed"
+            continue
         try:
             one.validation = scores.of(one.candidate, "validation")
             one.size_bytes = builds.size_bytes(one.candidate)

@@ -2,56 +2,45 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnx
 
-from optimize.export.files import save_graph
 from optimize.passes.base import PassNotApplicable
 from optimize.passes.editing import Edit
-from optimize.passes.int8_dynamic import DynamicLayers
-from optimize.passes.int8_layers import Weights, layers_to_quantize, name_of, quantize
+from optimize.passes.int8_layers import layers_to_quantize, name_of
+from optimize.passes.trials import float_outputs, trial
 from optimize.search.metrics import Metric
 from optimize.search.report import LayerSensitivity
 from optimize.search.subject import Part
-from serving.runtime.session import GraphSession
 
-MOST_LAYERS = 24
-"""The largest ones, which have the most to win; a tower of 12 blocks has 48 linear layers, and each costs a build."""
+MOST_LAYERS = 64
+"""The largest ones, which have the most to win; a tower of 12 blocks has some 50, and each costs a run of both forms of all of them."""
 
 
-def sensitivities(
-    model: onnx.ModelProto, part: Part, metric: Metric, threads: int, progress: Callable[[str, float], None]
-) -> list[LayerSensitivity]:
+def sensitivities(model: onnx.ModelProto, part: Part, metric: Metric, progress: Callable[[str, float], None]) -> list[LayerSensitivity]:
     """Change of the metric on the first run's examples of `part` for each layer, in the graph's order."""
     try:
         layers = layers_to_quantize(Edit(model))
     except PassNotApplicable:
         return []
-    sizes = {name_of(layer): int(layer.weight.size) for layer in layers}
-    chosen = sorted(sorted(sizes, key=lambda name: -sizes[name])[:MOST_LAYERS], key=list(sizes).index)
+    if float_outputs(model)[:1] != [model.graph.output[0].name]:
+        return []
+    names, sizes = [name_of(layer) for layer in layers], [int(layer.weight.size) for layer in layers]
+    chosen = sorted(sorted(range(len(sizes)), key=lambda number: -sizes[number])[:MOST_LAYERS])
     first = part.feeds[0]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "layer.onnx"
-        save_graph(model, path)
-        before = GraphSession(path, threads=threads).run(first)[0]
+    found = []
+    with trial(model, "int8_dynamic", [first], {}) as trying:
+        before = trying.expected[0][0]
         label = None if part.label is None else part.label[: len(before)]
         reference = metric.losses(label, before, before)
-        found = []
-        for number, name in enumerate(chosen):
-            progress(f"sensitivity of {name}", number / len(chosen))
-            edit = Edit(model)
-            quantize(
-                edit, [layer for layer in layers_to_quantize(edit) if name_of(layer) == name], DynamicLayers(edit, Weights(edit)).build
-            )
-            save_graph(edit.done(), path)
-            after = GraphSession(path, threads=threads).run(first)[0]
+        for done, number in enumerate(chosen):
+            progress(f"sensitivity of {names[number]}", done / len(chosen))
+            after = trying.answers(0, {number})[0]
             worse = float((metric.losses(label, after, before) - reference).mean())
             share = float(reference.mean()) if metric.relative else 1.0
             changed = metric.factor * worse / share if share > 0 else 0.0
             most = float(np.abs(after - before).max())
-            found.append(LayerSensitivity(layer=name, weights=sizes[name], change=changed, max_difference=most))
+            found.append(LayerSensitivity(layer=names[number], weights=sizes[number], change=changed, max_difference=most))
     return found

@@ -42,7 +42,7 @@ def with_studies(
     layers = kept(
         "sensitivity",
         [builds.key(reference), subject.validation.fingerprint, budget.metric, cpu_identity(), threads],
-        lambda: [one.model_dump() for one in sensitivities(subject.reference, subject.validation, budget.of, threads, progress)],
+        lambda: [one.model_dump() for one in sensitivities(subject.reference, subject.validation, budget.of, progress)],
     )
     progress("time of operators", 0.5)
 

@@ -147,6 +147,28 @@ def test_kernels_multiply_matrices_of_the_shape(kernel: Kernel) -> None:
     assert answer.dtype == (np.int32 if kernel in INTEGERS else np.float32)
 
 
+def test_a_search_is_timed_from_nothing_and_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import optimize_search
+    from optimize.search.candidates import parse_candidate
+
+    monkeypatch.setattr(
+        optimize_search, "default_candidates", lambda family: [parse_candidate("int8_dynamic")] if family == "transformer" else []
+    )
+    model = graph("(float[B, 64] x) => (float[B, 32] y) { y = MatMul(x, w) }", w=drawn(64, 32))
+    part = Part(tuple({"x": drawn(1, 64, seed=i)} for i in range(4)))
+    subject = Subject("image_tower", "image_tower", model, lambda: None, part.feeds[0], (), {}, part, part, COSINE, {1: part.feeds[0]})
+    told: list[str] = []
+    found = optimize_search.timed(subject, tmp_path, 1, lambda what, _: told.append(what))
+    assert [c.name for c in found.report.candidates] == ["fp32", "int8_dynamic"]
+    assert found.report.budget.limit == pytest.approx(0.01)
+    assert 0 < found.again_s < found.first_s
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "again", "cache"}
+    findings = optimize.Findings()
+    optimize._search(subject, tmp_path / "other", findings, lambda *_: None)
+    assert [aim.name for aim in findings.aims] == ["image_tower_search_s", "image_tower_search_again_s"]
+    assert all(aim.met for aim in findings.aims)
+
+
 def test_recipes_share_their_first_passes() -> None:
     kitchen = Kitchen(_subject())
     int7, int8 = (kitchen.cook((*EXACT["image_tower"], f"int8_dynamic:weight_type={each}")) for each in ("int7", "int8"))

@@ -24,7 +24,7 @@ from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable, copy
 from optimize.passes.registry import PASSES, UnknownPass
 from optimize.search.budget import Budget
 from optimize.search.cache import Cache, DiskError
-from optimize.search.candidates import DEFAULTS, REFERENCE, Candidate, default_candidates, parse_candidate
+from optimize.search.candidates import DEFAULTS, REFERENCE, Candidate, default_candidates, parse_candidate, without_remedy
 from optimize.search.report import OptimizeReport
 from optimize.search.search import SearchSettings, search
 from optimize.search.subject import Part, Subject, SubjectError
@@ -302,6 +302,34 @@ def test_default_lists_begin_with_the_reference_and_hold_only_what_there_is(fami
     assert len({c.name for c in listed}) == len(listed) == len({c.file_stem for c in listed})
     assert len(listed) >= 4
     assert {step.kind for c in listed for step in c.steps} <= set(PASSES)
+
+
+def test_remedies_are_tried_only_where_plain_int8_is_over_the_budget(tmp_path: Path) -> None:
+    texts = ("int8_dynamic", "smooth_quant+int8_dynamic", "mixed_precision:max_error=0.5")
+    listed = [parse_candidate(text) for text in texts]
+    from dataclasses import replace
+
+    subject = a_subject()
+    subject = replace(subject, calibration=[{"x": feeds["x"][i : i + 50]} for feeds in subject.validation.feeds for i in range(0, 400, 50)])
+
+    def refused(limit: float, *, all_remedies: bool = False) -> list[str]:
+        settings = replace(SETTINGS, budget=Budget("ne", limit), all_remedies=all_remedies)
+        return [c.refused or "" for c in _run(tmp_path, *listed, subject=subject, settings=settings).candidates[1:]]
+
+    within = refused(5.0)
+    assert within[0] == ""
+    assert all(words.startswith("not tried: int8_dynamic is inside the budget without a remedy") for words in within[1:])
+    assert not any("not tried" in words for words in refused(5.0, all_remedies=True))
+    assert not any("not tried" in words for words in refused(1e-9))
+
+
+@pytest.mark.parametrize("family", DEFAULTS)
+def test_default_lists_hold_plain_int8_before_its_remedies(family: str) -> None:
+    names = [c.name for c in default_candidates(family)]
+    plain = {c.name: without_remedy(c) for c in default_candidates(family)}
+    assert any(plain.values())
+    for name, other in plain.items():
+        assert other is None or other.name not in names or names.index(other.name) < names.index(name)
 
 
 def test_studies_fill_the_report(tmp_path: Path) -> None:
