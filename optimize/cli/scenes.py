@@ -1,0 +1,51 @@
+"""``pilotage scenes``."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+CAPTIONS_NAME = "captions.jsonl"
+
+
+@app.command()
+def scenes(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/scenes"),
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, max=2**16 - 1, help="Seed; the same seed draws the same scenes.")] = 0,
+    unseen: Annotated[bool, typer.Option(help="Only combinations of a colour and a thing that training never shows.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the captions as JSON on stdout.")] = False,
+) -> None:
+    """Draw scenes with one thing each as PNG files, with a caption for each."""
+    from PIL import Image
+
+    from optimize.data.scenes.captions import label
+    from optimize.data.scenes.combinations import part_of_pair
+    from optimize.data.scenes.render import render
+    from optimize.data.scenes.sampling import draw_any
+    from optimize.data.scenes.scene import Scene, Thing
+    from optimize.data.scenes.vocabulary import THINGS
+
+    rng = random.Random(seed)
+    things = [thing.name for thing in THINGS]
+    out.mkdir(parents=True, exist_ok=True)
+    drawn: list[dict[str, str]] = []
+    while len(drawn) < count:
+        scene = draw_any(rng, "one", things)
+        if unseen and part_of_pair(str(scene.first.subject), "colour", scene.first.colour) != "test":
+            continue
+        path = out / f"scene-{len(drawn):05d}.png"
+        Image.fromarray(render(scene, rng.getrandbits(48))).save(path)
+        said = label(Scene(Thing(scene.first.subject, scene.first.colour, count=1)))
+        drawn.append({"picture": str(path), "caption": said})
+    (out / CAPTIONS_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in drawn), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(drawn, indent=2))
+        return
+    typer.echo(f"{count} scenes and {CAPTIONS_NAME} written to {out}")
