@@ -16,6 +16,7 @@ from typer.main import get_command
 # Command → module with its Typer app, and the line for the list of commands.
 STAGES = {
     "train": ("optimize.cli.train", "Train a ranking model beside its baselines."),
+    "scenes": ("optimize.cli.scenes", "Draw captioned scenes to try a CLIP on."),
     "optimize": ("optimize.cli.optimize", "Export, build variants, choose the fastest inside the accuracy budget."),
     "export": ("optimize.cli.export", "Export any torch module to ONNX, checked against torch."),
     "passes": ("optimize.cli.passes", "Apply single transformations to any ONNX model."),
