@@ -7,7 +7,7 @@ head, ``H`` width of a position.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,6 +112,16 @@ class Edit:
             name, old.name = old.name, self._fresh(f"{old.name}/before")
             new.name = name
             new.shape, new.type = old.shape, old.type
+        self.changes += 1
+
+    def branch(self, old: ir.Value, new: ir.Value, slots: Iterable[tuple[ir.Node, int]]) -> None:
+        """Let these inputs of nodes, and the graph's output if `old` is one, read `new`, which is made from `old`; counts as one change."""
+        for node, index in slots:
+            node.replace_input_with(index, new)
+        if old.is_graph_output():
+            name, old.name = old.name, self._fresh(f"{old.name}/before")
+            new.name, new.shape, new.type = name, old.shape, old.type
+            self.graph.outputs[[*self.graph.outputs].index(old)] = new
         self.changes += 1
 
     def done(self) -> onnx.ModelProto:

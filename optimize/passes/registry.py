@@ -28,6 +28,7 @@ PASSES = {
     "prune_heads": "optimize.passes.prune_heads:PruneHeads",
     "prune_magnitude": "optimize.passes.prune_magnitude:PruneMagnitude",
     "prune_neurons": "optimize.passes.prune_neurons:PruneNeurons",
+    "prune_width": "optimize.passes.prune_width:PruneWidth",
     "smooth_quant": "optimize.passes.smooth_quant:SmoothQuant",
     "split_request": "optimize.passes.split_request:SplitRequest",
     "table_bits": "optimize.passes.table_bits:TableBits",

@@ -110,6 +110,22 @@ def _widened(ranker: onnx.ModelProto) -> onnx.ModelProto:
     return with_nodes(ranker, HIDDEN, nodes, **weights)
 
 
+def _with_residual(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    """A stream of 16 channels with one block, normalized behind it."""
+    sizes = {"into": (WIDTH, 16), "block": (16, 32), "back": (32, 16), "out": (16, WIDTH)}
+    weights = {name: _drawn(*size) / np.float32(size[0] ** 0.5) for name, size in sizes.items()}
+    nodes = [
+        node("MatMul", ["IN", "into"], "stream"),
+        node("MatMul", ["stream", "block"], "wide"),
+        node("Relu", ["wide"], "active"),
+        node("MatMul", ["active", "back"], "branch"),
+        node("Add", ["stream", "branch"], "sum"),
+        node("LayerNormalization", ["sum", "weight", "shift"], "normal"),
+        node("MatMul", ["normal", "out"], "left"),
+    ]
+    return with_nodes(ranker, HIDDEN, nodes, **weights, weight=np.ones(16, np.float32), shift=np.zeros(16, np.float32))
+
+
 def _unsplit(ranker: onnx.ModelProto) -> onnx.ModelProto:
     """First layers as most people write them: over the request's values repeated to candidates, and the candidates' own."""
     weights = {tensor.name.removeprefix("model/"): numpy_helper.to_array(tensor) for tensor in ranker.graph.initializer}
@@ -124,6 +140,7 @@ EXAMPLES = {
     "bf16": _widened,
     "low_rank": _with_flat_layer,
     "prune_heads": _with_projected_attention,
+    "prune_width": _with_residual,
     "conv_to_matmul": _with_patches,
     "fold_calibration": _calibrated,
     "fuse_attention": _with_attention,

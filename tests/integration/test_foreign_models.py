@@ -54,6 +54,8 @@ APPLIES = {
     "cnn": {"int8_dynamic", "fp16"},
 }
 APPLIES["minilm"] |= {"low_rank", "prune_heads"}
+for transformer in ("minilm", "text_encoder", "image_encoder"):
+    APPLIES[transformer] |= {"prune_width"}
 """What must not be refused, so that a pass that refuses everything is noticed."""
 
 SIMILAR |= {"bf16": 0.9999}
