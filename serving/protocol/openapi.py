@@ -124,7 +124,9 @@ def _always() -> dict[str, Any]:
     probe = {"200": {"description": "Yes."}, "503": {"description": "No; the body says why."}}
     text = {"200": {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
     listed = {"200": answered("The models.", {"type": "object"}), **refused("ErrorAnswer", "401")}
+    page = {"200": {"description": "A page to try the service with.", "content": {"text/html": {"schema": {"type": "string"}}}}}
     operations = {
+        "/ui": ("ui", "A page to try the service with", page),
         "/v1/models": ("models", "Loaded models with their versions and specifications", listed),
         "/v2": ("server", "Name, version and extensions of the server (Open Inference Protocol v2)", listed),
         "/v2/health/live": ("v2-live", "Is the process alive?", probe),

@@ -23,6 +23,7 @@ from serving.services.catalog import Catalog
 from serving.services.exchange import REQUEST_ID_HEADER, request_id_of
 from serving.services.label_set_routes import label_set_routes
 from serving.services.served import ClipModel, RankingModel, ServedModel
+from serving.services.ui import ui_routes
 
 
 def build_application(catalog: Catalog) -> Starlette:
@@ -53,6 +54,7 @@ def build_application(catalog: Catalog) -> Starlette:
             Route("/metrics", metrics, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/", page, methods=["GET"]),
+            *ui_routes(),
             *label_set_routes(catalog),
             *_open_inference(catalog),
         ],

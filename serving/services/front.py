@@ -15,12 +15,13 @@ from serving.services.exchange import BodyBounds, Header
 from serving.services.routes import Bounds, Found, ModelRoutes
 from serving.services.settings import ServiceSettings
 from serving.services.token import TokenGate
+from serving.services.ui import PAGE_FILES
 
 MAX_BUFFERED_UPLOADS = 8
 """With the default bound they are 256 MiB together."""
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
-"""Asked by the kubelet and by Prometheus, which have no token; they tell nothing of requests or weights."""
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", *PAGE_FILES})
+"""Asked by the kubelet and by Prometheus, which have no token, and by people who enter one; they tell nothing of requests or weights."""
 
 MAX_URLS = 1024
 """Of whose path, query and route are remembered: callers of a model send the same ones again and again."""

@@ -45,7 +45,7 @@ def _bento(home: Path) -> Path:
 def test_bento_holds_the_serving_package_and_the_bundle_and_nothing_else(bento_home: Path) -> None:
     source = _bento(bento_home) / "src"
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "serving").rglob("*.py")}
+    expected = {path.relative_to(ROOT).as_posix() for path in [*(ROOT / "serving").rglob("*.py"), *(ROOT / "serving/ui").iterdir()]}
     assert files - expected == {"bentofile.yaml", "bundle/manifest.json", "bundle/model.onnx"}
     assert expected <= files
 

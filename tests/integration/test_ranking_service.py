@@ -158,7 +158,7 @@ def test_the_openapi_description_is_whole_and_follows_the_specification(client: 
     document = client.get("/openapi.json").raise_for_status().json()
     assert document["openapi"].startswith("3.")
     v1 = {path for path in document["paths"] if not path.startswith("/v2")}
-    assert v1 == {"/v1/rank", "/v1/models/tiny/rank", "/v1/models", "/livez", "/readyz", "/metrics"}
+    assert v1 == {"/v1/rank", "/v1/models/tiny/rank", "/v1/models", "/livez", "/readyz", "/metrics", "/ui"}
     assert "/v2/models/tiny/infer" in document["paths"]
     schemas = document["components"]["schemas"]
     for reference in set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document))):
