@@ -12,12 +12,18 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable
-from optimize.passes.editing import is_feature, quiet
+from optimize.passes.editing import has_tensors_alone, is_feature, quiet, read
 
 ASIDE = "pilotage.aside"
 
 MOST_ELEMENTS = 2**31 - 1
 """No tensor of a serialized model has more: protocol buffers end at 2 GiB."""
+
+RULES_OPSET = 13
+"""onnxscript writes operators as this opset has them, whatever the model's: axes and splits as inputs, products without a third one."""
+
+SEQUENCES = frozenset(["ConcatFromSequence", "SplitToSequence"])
+"""Operators that folding replaces by ``Unsqueeze``, ``Squeeze`` and ``Split``."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +52,28 @@ class CleanUp(Pass):
         Raises
         ------
         PassNotApplicable
-            There is nothing to tidy.
+            There is nothing to tidy, or something that cannot be edited: values that are maps, for one.
         """
         from onnxscript import optimizer, rewriter
 
         with quiet():
-            edited = ir.from_proto(model)
+            edited = read(model)
             before = _size(edited)
             common.InlinePass()(edited)
-            common.ShapeInferencePass(check_type=False, strict_mode=False)(edited)
+            can_infer = has_tensors_alone(edited)
+            if can_infer:
+                common.ShapeInferencePass(check_type=False, strict_mode=False)(edited)
             with _aside(edited):
                 for _ in range(2):  # a rewrite can make a constant, and a constant a rewrite
                     optimizer.fold_constants_ir(
                         edited,
-                        onnx_shape_inference=True,
+                        onnx_shape_inference=can_infer,
                         input_size_limit=MOST_ELEMENTS,
                         output_size_limit=self.max_folded_elements,
                         should_fold=self._allows,
                     )
-                    rewriter.rewrite(edited)
+                    if edited.graph.opset_imports.get("", 1) >= RULES_OPSET:
+                        rewriter.rewrite(edited)
                 _tidy(edited)
             if _size(edited) == before:
                 raise PassNotApplicable("the model has no constant to fold, no duplicate, and no operator that does nothing")
@@ -97,8 +106,13 @@ def _size(model: ir.Model) -> tuple[int, int]:
 
 @contextmanager
 def _aside(model: ir.Model) -> Iterator[None]:
-    """Make operators of feature preprocessing unknown and unlike each other for a while, so that no rule matches them."""
-    kept = {f"{number}": (node, node.domain) for number, node in enumerate(model.graph) if is_feature(node)}
+    """Make nodes that must stay as they are unknown and unlike each other for a while, so that no rule matches them."""
+    is_old = model.graph.opset_imports.get("", 1) < RULES_OPSET
+    kept = {
+        f"{number}": (node, node.domain)
+        for number, node in enumerate(model.graph)
+        if is_feature(node) or (is_old and node.op_type in SEQUENCES)
+    }
     if kept:
         model.graph.opset_imports[ASIDE] = 1
     try:

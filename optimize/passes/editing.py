@@ -29,6 +29,9 @@ NOT_TENSORS = ("Sequence", "Optional")
 """In names of operators whose results are no tensors; onnx-ir 1.1's inference says that they are, and ONNX Runtime refuses the model.
 A model with such operators keeps the types that it came with."""
 
+CONSTANTS_APART = 4
+"""IR version since which a constant need not be an input: the specification, "Graphs"."""
+
 Attributes = Mapping[str, int | float | str | Sequence[int]]
 
 
@@ -48,8 +51,8 @@ class Edit:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         with quiet():
-            self.model = _read(model)
-            if not any(word in node.op_type for node in self.model.graph.all_nodes() for word in NOT_TENSORS):
+            self.model = read(model)
+            if has_tensors_alone(self.model):
                 common.ShapeInferencePass(check_type=False, strict_mode=False)(self.model)
         self.graph = self.model.graph
         self.changes = 0
@@ -139,6 +142,31 @@ class Edit:
         return found
 
 
+def read(model: onnx.ModelProto) -> ir.Model:
+    """Take a model into the form that is edited; before IR version 4, with its constants no longer among its inputs.
+
+    Until then a constant had to be an input too, so that being one says nothing; from then on it says that callers may give another value.
+
+    Raises
+    ------
+    PassNotApplicable
+        It has something that cannot be edited: values that are maps, for one.
+    PilotageError
+        Values of constants are in a file that was not loaded.
+    """
+    try:
+        made = ir.from_proto(in_memory(model))
+    except ir.serde.SerdeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise PassNotApplicable(f"the model has no form that can be edited: {cause}") from error
+    if made.ir_version < CONSTANTS_APART:
+        made.graph.inputs[:] = [value for value in made.graph.inputs if value.name not in made.graph.initializers]
+        made.ir_version = CONSTANTS_APART
+    return made
+
+
 def in_memory(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model`, or a copy whose tensors no longer claim to be in a file where their values are in memory.
 
@@ -174,6 +202,11 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield attribute.t
         for inner in (attribute.g, *attribute.graphs):
             yield from _tensors(inner)
+
+
+def has_tensors_alone(model: ir.Model) -> bool:
+    """Whether all values are tensors, so that their types can be inferred; see `NOT_TENSORS`."""
+    return not any(word in node.op_type for node in model.graph.all_nodes() for word in NOT_TENSORS)
 
 
 def require_opset(edit: Edit, least: int, feature: str) -> None:
@@ -321,16 +354,6 @@ def without_factors(value: ir.Value | None) -> tuple[ir.Value | None, float]:
         else:
             break
     return value, factor
-
-
-def _read(model: onnx.ModelProto) -> ir.Model:
-    try:
-        return ir.from_proto(in_memory(model))
-    except ir.serde.SerdeError as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise PassNotApplicable(f"the model has no form that can be edited: {cause}") from error
 
 
 @contextmanager

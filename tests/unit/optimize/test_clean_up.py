@@ -99,3 +99,54 @@ def test_a_constant_that_a_caller_may_override_is_not_folded() -> None:
 def test_a_tidy_model_is_refused() -> None:
     with pytest.raises(PassNotApplicable, match="the model has no"):
         CleanUp().apply(graph(f"{SIGNATURE} {{ y = MatMul(x, w) }}", w=numpy_helper.to_array(numpy_helper.from_array(CONSTANTS["w"]))))
+
+
+def test_a_constant_that_had_to_be_an_input_is_folded() -> None:
+    """Before IR version 4 every constant was an input too, which therefore says nothing."""
+    model = _model("v = Transpose(w) y = MatMul(x, v)")
+    model.graph.input.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [4, 4]))
+    model.ir_version, model.opset_import[0].version = 3, 9
+    del model.graph.initializer[1:]
+    assert same_answers(CleanUp(), model, FEEDS) == {"MatMul": 1}
+    after = CleanUp().apply(model)
+    assert [v.name for v in after.graph.input] == ["x"]
+    onnx.checker.check_model(after, full_check=True)
+
+
+@pytest.mark.parametrize("opset", [11, 12, 13])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = SequenceConstruct(x, x) c = ConcatFromSequence <axis = 0, new_axis = 1> (s) y = ReduceMax <axes = [0], keepdims = 0> (c)",
+        "s = SplitToSequence <axis = 1> (x, parts) a = SequenceAt(s, first) b = SequenceAt(s, second) y = Concat <axis = 1> (a, b)",
+    ],
+    ids=["concatenated", "split"],
+)
+def test_sequences_of_old_opsets_are_not_written_in_operators_of_new_ones(body: str, opset: int) -> None:
+    model = graph(f"{SIGNATURE} {{ dead = Relu(x) {body} }}", opset, parts=np.array([1, 3]), first=np.array(0), second=np.array(1))
+    found = same_answers(CleanUp(), model, FEEDS)
+    assert "Relu" not in found
+    assert ("SequenceAt" in found or "SequenceConstruct" in found) == (opset < 13)
+
+
+def test_rewriting_rules_leave_old_opsets_alone() -> None:
+    """The third input of a product may be left out since opset 11 only."""
+    model = graph(f"{SIGNATURE} {{ dead = Relu(x) y = Gemm(x, w, nothing) }}", 9, w=CONSTANTS["w"], nothing=np.zeros(4, np.float32))
+    assert same_answers(CleanUp(), model, FEEDS) == {"Gemm": 1}
+
+
+def test_values_that_are_maps_are_refused() -> None:
+    """As classifiers of other libraries give them."""
+    zipped = onnx.helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3])
+    value = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+    kind = onnx.helper.make_sequence_type_proto(onnx.helper.make_map_type_proto(onnx.TensorProto.INT64, value))
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [zipped],
+            "classifier",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["B", 4])],
+            [onnx.helper.make_value_info("y", kind)],
+        )
+    )
+    with pytest.raises(PassNotApplicable, match="no form that can be edited"):
+        CleanUp().apply(model)
