@@ -170,3 +170,17 @@ def test_a_table_of_one_column_keeps_its_rows_rather_than_a_list_of_places() -> 
 def test_options_without_a_meaning_are_refused(text: str) -> None:
     with pytest.raises(UnknownPass, match=text.partition(":")[2].partition("=")[0]):
         parse_pass(text)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("kind", ["table_fp16", "table_bits", "table_frequent_tail", "table_quotient_remainder"])
+def test_ids_that_a_table_has_no_row_for_are_refused_as_by_gather(kind: str, dtype: type[np.signedinteger]) -> None:
+    """One more or less than there is, and within the last quotient: 399 ids are 100 remainders four times, less one."""
+    text = LOOKUP.replace("int64", np.dtype(dtype).name)
+    served = Context(calibration=tuple({"ids": feeds["ids"].astype(dtype)} for feeds in SERVED.calibration))
+    model = parse_pass(kind).apply(graph(text, table=drawn(ROWS - 1, WIDTH)), served)
+    valid = np.array([-(ROWS - 1), ROWS - 2], dtype)
+    assert np.isfinite(run(model, {"ids": valid})[0]).all()
+    for wrong in (-ROWS, ROWS - 1, np.iinfo(dtype).min, np.iinfo(dtype).max):
+        with pytest.raises(Exception, match="indices element out of data bounds"):
+            run(model, {"ids": np.array([wrong], dtype)})
