@@ -15,11 +15,13 @@ ROOT = Path(__file__).parents[1]
 KINDS = ("unit", "contract", "integration", "e2e")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for kind in KINDS:
             if Path(item.path).is_relative_to(ROOT / "tests" / kind):
                 item.add_marker(getattr(pytest.mark, kind))
+    if hasattr(config, "workerinput"):  # of several processes none shall begin the longest file when the others are done
+        items.sort(key=lambda item: (not item.get_closest_marker("e2e"), not item.get_closest_marker("integration")))
 
 
 @pytest.fixture(scope="session")
