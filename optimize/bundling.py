@@ -54,7 +54,7 @@ def bundle_run(
     GraphSession(graph, threads=1).require(ranking_signature(record.features))
     manifest = RankingManifest.model_construct(
         name=name or f"{record.features.name}-{record.recipe.model.architecture.replace('_', '-')}",
-        version=version or _digest(files_of(graph))[:VERSION_DIGITS],
+        version=version or digest_of(files_of(graph))[:VERSION_DIGITS],
         family="ranking",
         graph=GRAPH_NAME,
         signature=ranking_signature(record.features),
@@ -68,7 +68,7 @@ def bundle_run(
             architecture=record.recipe.model.architecture,
             variant=wanted,
             seed=record.seed,
-            git_commit=_git_commit(),
+            git_commit=git_commit(),
             versions=report.versions,
         ),
         files={},
@@ -81,12 +81,13 @@ def bundle_run(
         raise PilotageError(f"no bundle can be made of {run_folder}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def _digest(files: Sequence[Path]) -> str:
+def digest_of(files: Sequence[Path]) -> str:
+    """SHA-256 of a file, or of several in their order."""
     digests = [sha256_of(file) for file in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """Commit of the working directory, if it is a checkout."""
     try:
         answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)

@@ -19,6 +19,7 @@ STAGES = {
     "scenes": ("optimize.cli.scenes", "Draw captioned scenes to try a CLIP on."),
     "optimize": ("optimize.cli.optimize", "Export, build variants, choose the fastest inside the accuracy budget."),
     "export": ("optimize.cli.export", "Export any torch module to ONNX, checked against torch."),
+    "clip": ("optimize.cli.clip", "Make bundles of CLIP checkpoints."),
     "passes": ("optimize.cli.passes", "Apply single transformations to any ONNX model."),
     "bundle": ("optimize.cli.bundle", "Make, check and import bundles."),
     "serve": ("serving.cli", "Serve a bundle over HTTP."),
