@@ -41,8 +41,12 @@ RANKS = (8, 32)
 """On the whole data set, 8, 16 and 32 changed NE alike, by less than 0.01 %, and 8 is the fastest: clicks that twelve topics and six ages
 explain span few directions. A model that has seen less spans more."""
 
-TABLES = "table_bits:block_size=64"
-"""One scale a row: all rows here are of 64 numbers at most, and looking up rows of one block is three times as fast."""
+CROSSES = ("repeat_thin", "fold_crosses")
+"""Exact too, on layers that are factored."""
+
+TABLES = "table_bits:scales=column"
+ROW_TABLES = "table_bits:block_size=64"
+"""One scale a row: all rows here are of 64 numbers at most, and looking up rows of one block is three times as fast as of several."""
 
 KEPT = ("model/*linear_8*", "model/*linear_1*", "model/*linear_5*")
 """Patterns of layers, factored or not. In int8, the output layer and the request's half of the first deep layer made NE worse by 0.13 %
@@ -85,17 +89,27 @@ def recipes(family: str, *, flags: Container[str], is_whole: bool) -> dict[str, 
     weights = WEIGHTS if is_whole else (likely,)
     exact = EXACT[family]
     if family == "image_tower":
-        return {each: (*exact, f"int8_dynamic:weight_type={each}") for each in weights}
+        offered = {each: (*exact, f"int8_dynamic:weight_type={each}") for each in weights}
+        if is_whole:
+            offered |= {f"static_{each}": (*exact, f"int8_static:weight_type={each}") for each in weights}
+            offered[f"smooth_{likely}"] = (*exact, "smooth_quant", f"int8_dynamic:weight_type={likely}")
+            offered[f"smooth_static_{likely}"] = (*exact, "smooth_quant", f"int8_static:weight_type={likely}")
+        return offered
     kept = "+".join(KEPT)
-    offered: dict[str, tuple[str, ...]] = {}
+    offered = {}
     for rank in RANKS if is_whole else RANKS[-1:]:
         factored = (*exact, f"low_rank:rank={rank}")
+        offered[f"rank{rank}"] = (*factored, *CROSSES, TABLES)
         if is_whole:
-            offered[f"rank{rank}"] = (*factored, TABLES)
-        offered |= {f"rank{rank}_{each}": (*factored, f"int8_dynamic:keep={kept},weight_type={each}", TABLES) for each in weights}
+            offered[f"rank{rank}_row_tables"] = (*factored, *CROSSES, ROW_TABLES)
+            offered[f"rank{rank}_plain_crosses"] = (*factored, TABLES)
+            offered |= {f"rank{rank}_{each}": (*factored, f"int8_dynamic:keep={kept},weight_type={each}", TABLES) for each in weights}
     if is_whole:
         offered |= {each: (*exact, f"int8_dynamic:keep={kept},weight_type={each}", TABLES) for each in weights}
         offered[f"{likely}_all"] = (*exact, f"int8_dynamic:weight_type={likely}", TABLES)
+        offered[f"static_{likely}"] = (*exact, f"int8_static:keep={kept},weight_type={likely}", TABLES)
+        offered[f"smooth_{likely}_all"] = (*exact, "smooth_quant", f"int8_dynamic:weight_type={likely}", TABLES)
+        offered[f"smooth_static_{likely}_all"] = (*exact, "smooth_quant", f"int8_static:weight_type={likely}", TABLES)
     return offered
 
 

@@ -1,4 +1,4 @@
-"""Embedding tables in eight or four bits, with a scale for each block of a row.
+"""Embedding tables in eight or four bits, with a scale for each block of a row, or for each column.
 
 Letters: ``R`` rows, ``D`` width of a row, ``K`` blocks of a row.
 """
@@ -6,7 +6,7 @@ Letters: ``R`` rows, ``D`` width of a row, ``K`` blocks of a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import onnx_ir as ir
 from pydantic import Field
 
 from optimize.passes.base import NOTHING, Context, OptionError, Pass, PassNotApplicable
-from optimize.passes.editing import MICROSOFT, Edit
+from optimize.passes.editing import MICROSOFT, Edit, axes, only_reader, rank
 from optimize.passes.table_fp16 import LARGEST
 from optimize.passes.table_sites import MIN_ROWS, Table, follow_rows, tables
 
@@ -44,6 +44,9 @@ class TableBits(Pass):
         8 or 4.
     block_size
         Numbers of a row that share a scale; a power of two.
+    scales
+        ``row``: as above. ``column``: one for each column of the table, eight bits only. A look-up reads no scale then, and rows of a
+        list are summed before they are scaled; but all rows share the range of the largest one.
     min_rows
         Smaller tables are left; so are those that would not get smaller than `TableFp16` makes them, with rows of one or two.
 
@@ -55,6 +58,7 @@ class TableBits(Pass):
     kind: ClassVar[str] = "table_bits"
     bits: int = 8
     block_size: int = BLOCK_SIZE
+    scales: Literal["row", "column"] = "row"
     min_rows: Annotated[int, Field(ge=1)] = MIN_ROWS
 
     def __post_init__(self) -> None:
@@ -63,11 +67,14 @@ class TableBits(Pass):
             raise OptionError(f"pass {self.kind!r}: bits={self.bits}; it must be 8 or 4")
         if self.block_size < SMALLEST_BLOCK or self.block_size & (self.block_size - 1):
             raise OptionError(f"pass {self.kind!r}: block_size={self.block_size}; it must be a power of two, {SMALLEST_BLOCK} at least")
+        if self.scales not in ("row", "column") or (self.scales == "column" and self.bits == 4):
+            raise OptionError(f"pass {self.kind!r}: scales={self.scales}, bits={self.bits}; it must be row, or column with 8 bits")
 
     @property
     def changes(self) -> str:
         """What it changes."""
-        return f"embedding tables of {self.min_rows} rows or more as int{self.bits}, a scale for each {self.block_size} numbers of a row"
+        each = "column" if self.scales == "column" else f"{self.block_size} numbers of a row"
+        return f"embedding tables of {self.min_rows} rows or more as int{self.bits}, a scale for each {each}"
 
     def apply(self, model: onnx.ModelProto, context: Context = NOTHING) -> onnx.ModelProto:
         """Return the model with quantized tables.
@@ -80,7 +87,7 @@ class TableBits(Pass):
         edit = Edit(model)
         for table in tables(edit, self.min_rows):
             if np.abs(table.rows).max() <= LARGEST and self._row_bytes(table.rows.shape[1]) < 2 * table.rows.shape[1]:
-                self._store(edit, table)
+                self._store(edit, table) if self.scales == "row" else _store_by_column(edit, table)
         if not edit.changes:
             raise PassNotApplicable(
                 f"the model has no table that gets smaller than float16 makes it, with values within half precision's {LARGEST:,.0f}"
@@ -88,6 +95,8 @@ class TableBits(Pass):
         return edit.done()
 
     def _row_bytes(self, width: int) -> int:
+        if self.scales == "column":
+            return width
         return -(-width * self.bits // 8) + 2 * -(-width // self.block_size)
 
     def _store(self, edit: Edit, table: Table) -> None:
@@ -116,6 +125,22 @@ class TableBits(Pass):
             domain=MICROSOFT,
         )
         return edit.add(lookup, "Cast", [rows], {"to": onnx.TensorProto.FLOAT})
+
+
+def _store_by_column(edit: Edit, table: Table) -> None:
+    peaks = np.abs(table.rows).max(axis=0)
+    held = (np.where(peaks > 0, peaks, 1) / 127).astype(np.float32)
+    codes = np.clip(np.rint(table.rows / held), -127, 127).astype(np.int8)
+    follow_rows(edit, table, codes * held)
+    stored, steps = edit.constant(codes, f"{table.name}/int8"), edit.constant(held, f"{table.name}/steps")
+    for lookup in table.lookups:
+        found, rows = lookup.outputs[0], _codes(edit, lookup, stored, 8)
+        pooled = only_reader(found, "ReduceSum")
+        over, axis_count = (axes(pooled), rank(found)) if pooled is not None else (None, None)
+        if pooled is not None and over and axis_count and not {-1, axis_count - 1} & set(over):
+            options = {name: attribute.value for name, attribute in pooled.attributes.items()}
+            found, rows = pooled.outputs[0], edit.add(pooled, "ReduceSum", [rows, *pooled.inputs[1:]], options)
+        edit.replace(found, edit.add(lookup, "Mul", [rows, steps]))
 
 
 def quantized(rows: npt.NDArray[np.float32], bits: int, block_size: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:

@@ -40,7 +40,8 @@ DEFAULTS: dict[Family, tuple[str, ...]] = {
         "clean_up+low_rank:rank=32+table_bits:block_size=64",
         "clean_up+low_rank:rank=32+int8_dynamic",
         "clean_up+low_rank:rank=32+smooth_quant+int8_dynamic+table_bits",
-        "clean_up+low_rank:rank=8+table_bits:block_size=64",
+        "clean_up+low_rank:rank=32+repeat_thin+fold_crosses+table_bits:scales=column",
+        "clean_up+low_rank:rank=8+repeat_thin+fold_crosses+table_bits:scales=column",
         "clean_up+prune_neurons+int8_dynamic+table_bits",
     ),
     "transformer": (

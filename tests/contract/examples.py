@@ -136,6 +136,13 @@ def _unsplit(ranker: onnx.ModelProto) -> onnx.ModelProto:
     return ranker
 
 
+def _with_thin_request(ranker: onnx.ModelProto) -> onnx.ModelProto:
+    """Two products more in the request's half of the first cross layer, over two values between them."""
+    wide = 28
+    nodes = [node("MatMul", ["IN", "down"], "thin"), node("MatMul", ["thin", "up"], "wide")]
+    return with_nodes(ranker, "model/linear_1", nodes, down=_drawn(wide, 2) / np.float32(wide**0.5), up=_drawn(2, wide))
+
+
 EXAMPLES = {
     "bf16": _widened,
     "low_rank": _with_flat_layer,
@@ -146,6 +153,7 @@ EXAMPLES = {
     "fuse_attention": _with_attention,
     "fuse_gelu": _with_gelu,
     "fuse_layer_norm": _with_layer_norm,
+    "repeat_thin": _with_thin_request,
     "split_request": _unsplit,
     "used_position": _with_sequence,
     "weight_only": _widened,

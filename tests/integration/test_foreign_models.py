@@ -25,7 +25,7 @@ CALIBRATION_RUNS = 16
 
 EXACT = {"clean_up", "fold_calibration", "fuse_attention", "fuse_gelu", "fuse_layer_norm", "merge_projections", "split_request"}
 EXACT |= {"conv_to_matmul", "used_position"}
-EXACT |= {"smooth_quant"}
+EXACT |= {"smooth_quant", "fold_crosses", "repeat_thin"}
 ROUNDING = 2e-5
 """Of passes that only reorder float32 sums, as a share of the largest answer: sums of 1,536 products, n * 2**-24 = 9e-5 at worst (Higham,
 2002, section 4.2), while errors cancel. Measured on these models, pass by pass: 0."""

@@ -87,3 +87,38 @@ def test_options_that_no_operator_takes_are_refused(option: str) -> None:
     with pytest.raises((OptionError, UnknownPass), match=option.partition("=")[0]):
         parse_pass(f"table_bits:{option}")
     assert parse_pass("table_bits:bits=4,block_size=64").name == "table_bits:bits=4,block_size=64"
+
+
+def test_a_scale_a_column_moves_no_value_by_more_than_half_a_step() -> None:
+    rows = drawn(ROWS, 24) * np.float32(10) ** drawn(1, 24, seed=1)
+    rows[0], rows[:, 3] = 0, 0
+    found, operators = looked_up(TableBits(scales="column"), rows)
+    assert (np.abs(found - rows) <= np.abs(rows).max(axis=0) / 127 * 0.5 * (1 + 1e-5)).all()  # 1e-5: float32 rounds the quotient
+    assert not found[0].any()
+    assert operators == {"Gather": 1, "Cast": 1, "Mul": 1}, "no scale is looked up"
+
+
+@pytest.mark.parametrize(("axis", "is_after"), [(1, True), (-2, True), (2, False), (-1, False)])
+def test_lists_are_summed_before_they_are_scaled(axis: int, is_after: bool) -> None:
+    rows = drawn(ROWS, 24)
+    text = "(int64[N, 5] ids) => (float[N, D] y) { p = Gather(table, ids) y = ReduceSum <keepdims = 0> (p, axis) }"
+    model = graph(text, table=rows, axis=np.array([axis]))
+    after = TableBits(scales="column").apply(model)
+    ids = np.random.default_rng(0).integers(0, ROWS, (7, 5))
+    step = np.abs(rows).max() / 127
+    np.testing.assert_allclose(run(after, {"ids": ids})[0], run(model, {"ids": ids})[0], atol=24 * step / 2)
+    order = [node.op_type for node in after.graph.node]
+    assert (order.index("Mul") > order.index("ReduceSum")) == is_after
+
+
+def test_a_padding_row_follows_its_column_s_steps() -> None:
+    rows = drawn(ROWS, 48)
+    text = "(int64[N] ids) => (float[N, 48] y) { p = Gather(table, ids) y = Sub(p, padding) }"
+    after = TableBits(scales="column").apply(graph(text, table=rows, padding=rows[:1].copy()))
+    assert not run(after, {"ids": np.array([0])})[0].any()
+
+
+@pytest.mark.parametrize("options", ["bits=4,scales=column", "scales=table"])
+def test_scales_that_there_are_not_are_refused(options: str) -> None:
+    with pytest.raises((OptionError, UnknownPass), match="scales"):
+        parse_pass(f"table_bits:{options}")
