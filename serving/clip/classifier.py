@@ -183,11 +183,13 @@ class Classifier:
         """Embed a set in the background; returns at once."""
         self._pool.submit(self.labels.prepare_all, [label_set.name], lambda _: label_set)
 
-    def close(self) -> None:
-        """End the threads. Nothing may be asked any more, and nothing be under way but in the background."""
+    def close(self, wait_s: float = 0.0) -> None:
+        """End the threads, and wait for that if asked to. Nothing may be asked any more, and nothing be under way but in the background."""
         self.labels.close()
         self._pool.shutdown(wait=False)
         self._thread.close()
+        if wait_s:
+            self._thread.join(wait_s)
 
     def _begin(self, decode: Callable[[], ClassifyRequest], asked: _Asked) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class LabelBook:
         self.store = store
         self.rows = Kept(max_bytes // 2)
         self.matrices = Kept(max_bytes // 2)
+        self._reading = Lock()
         self._read_disk()
 
     def find(self, labels: Sequence[str], templates: Templates) -> Matrix | Missing:
@@ -84,5 +86,6 @@ class LabelBook:
         return self.rows.count(label_keys(self.fingerprint, templates, labels))
 
     def _read_disk(self) -> None:
-        for keys, rows in self.store.read_new():
-            self.rows.keep_all(zip(keys, rows, strict=True))
+        with self._reading:  # who comes second must find what the first has read
+            for keys, rows in self.store.read_new():
+                self.rows.keep_all(zip(keys, rows, strict=True))

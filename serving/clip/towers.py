@@ -35,8 +35,11 @@ TEXT_SIZES = (1, 8, 32)
 
 WARM_TEXTS = [f"a photo of a thing, number {i}." for i in range(TEXT_SIZES[-1])]
 
-WARM_RUNS = 4
-"""The first run allocates and is not counted; runs take tens of milliseconds, so that three must do."""
+WARM_RUNS = 3
+"""The first run allocates and is not counted; runs take tens of milliseconds, so that two must do."""
+
+MAX_WARM_STEPS = 4
+"""Larger runs of texts are not tried once they would take so many steps' time: some text towers take 65 ms a text."""
 
 MAX_DRIFT = 0.01
 """By how much the length of an embedding may differ from 1: half precision in the graph's last division allows some 0.001."""
@@ -116,7 +119,11 @@ class Towers:
             Costs of image runs, in images, and of text runs, in texts.
         """
         images = CostModel((count, _timed(partial(self.embed_images, self._blank(count)))) for count in IMAGE_SIZES)
-        texts = CostModel((count, _timed(partial(self.embed_texts, WARM_TEXTS[:count]))) for count in TEXT_SIZES)
+        measured: list[tuple[int, float]] = []
+        for count in TEXT_SIZES:
+            if not measured or CostModel(measured).predict(count) <= MAX_WARM_STEPS * longest_step_s:
+                measured.append((count, _timed(partial(self.embed_texts, WARM_TEXTS[:count]))))
+        texts = CostModel(measured)
         self.texts_a_run = max([n for n in range(1, TEXT_SIZES[-1] + 1) if texts.predict(n) <= longest_step_s], default=1)
         return images, texts
 

@@ -129,6 +129,11 @@ class Catalog:
         """Say no to ``/readyz`` from now on; requests are answered as before."""
         self.draining = True
 
+    def close(self) -> None:
+        """End what models have besides the event loop's thread."""
+        for model in self:
+            model.close()
+
     def fail(self, reason: str) -> None:
         """Say why nothing can be loaded at all."""
         self._reason = reason

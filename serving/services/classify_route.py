@@ -53,7 +53,8 @@ class ClassifyRoute(ModelRoute[ClipModel]):
             decode = decoder_of(call.headers, call.query, model.types)
             negotiate(call.headers.get(b"accept"), (JSON,))
             deadline_s = deadline_of(call.headers, call.began_s)
-            ticket = model.admission.admit(len(body), deadline_s)
+            size_bytes = len(body)
+            ticket = model.admission.admit(size_bytes, deadline_s)
         except Exception as error:
             self._refuse(asked, error)
             return
@@ -67,7 +68,7 @@ class ClassifyRoute(ModelRoute[ClipModel]):
                 self._refuse(asked, result)
                 return
             marks_s, images, labels = result.marks_s, len(result.images), len(result.labels)
-            model.admission.learn(len(body), images, marks_s[2] - marks_s[0])
+            model.admission.learn(size_bytes, images, marks_s[2] - marks_s[0])
             model.metrics.answered(marks_s, images, labels)
             self._reply(asked, 200, content, [(b"content-type", JSON.encode())], marks_s, images, labels)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,14 +12,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.clip.label_sets import LabelSet
-from serving.contract.errors import RequestError, RequestTooLarge, ServingError
+from serving.contract.errors import RequestError, ServingError
 from serving.protocol.answers import encode, failure, refusal
 from serving.protocol.classify import LabelSetAnswer, LabelSetList, LabelSetSummary, Readiness
 from serving.protocol.media import JSON
 from serving.services.catalog import Catalog
-from serving.services.exchange import REQUEST_ID_HEADER, request_id_of
+from serving.services.exchange import REQUEST_ID_HEADER, BodyBounds, request_id_of
 from serving.services.model_route import RETRY_AFTER
 from serving.services.served import ClipModel
+
+log = logging.getLogger("pilotage")
 
 Reply = tuple[int, object]
 
@@ -37,7 +40,7 @@ def label_set_routes(catalog: Catalog) -> list[Route]:
 
     async def put(request: Request) -> Reply:
         model = catalog.find(ClipModel)
-        content = await _body(request, catalog.max_upload_bytes)
+        content = await _body(request, BodyBounds(catalog.max_upload_bytes, advice="register fewer labels in one set"))
 
         def register() -> Reply:
             body = model.types.decode_label_set(content)
@@ -74,6 +77,10 @@ def _answering(reply: Callable[[Request], Awaitable[Reply]]) -> Callable[[Reques
         except ServingError as error:
             status, content = error.status, failure(error.code, str(error), request_id)
             headers[RETRY_AFTER[0].decode()] = RETRY_AFTER[1].decode()
+        except OSError as error:
+            log.error("label sets cannot be kept on disk", exc_info=error, extra={"request_id": request_id})
+            told = f"the service could not write or read its label sets; its log has the cause under request id {request_id}"
+            status, content = ServingError.status, failure(ServingError.code, told, request_id)
         if content is None:
             return Response(status_code=status, headers=headers)
         return Response(encode(content), status, headers, JSON)
@@ -81,14 +88,13 @@ def _answering(reply: Callable[[Request], Awaitable[Reply]]) -> Callable[[Reques
     return answer
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
+async def _body(request: Request, bounds: BodyBounds) -> bytes:
     chunks, size_bytes = [], 0
     async for chunk in request.stream():
         size_bytes += len(chunk)
-        if size_bytes > max_bytes:
-            raise RequestTooLarge(f"the body is over the limit of {max_bytes} bytes; register fewer labels in one set")
+        bounds.require(size_bytes)
         chunks.append(chunk)
-    return b"".join(chunks)
+    return bounds.plain(dict(request.headers.raw), b"".join(chunks))
 
 
 def _listed(catalog: Catalog) -> Reply:

@@ -20,6 +20,10 @@ COST_SIZES = (1, 10, 100, 200, 500, 1000)
 """Candidates whose predicted run is logged."""
 
 
+CLOSE_S = 2.0
+"""Longest wait for the last step of the towers; steps of texts take some 50 ms."""
+
+
 class ServedModel(ABC):
     """One version of one model, warm.
 
@@ -52,9 +56,11 @@ class ServedModel(ABC):
     def speed(self) -> dict[str, Any]:
         """What the log tells of its runs."""
 
-    @abstractmethod
-    def retire(self) -> None:
+    def retire(self) -> None:  # noqa: B027 - most families have nothing to end: requests hold their model until they are answered
         """Another version has its place: answer what is under way, then end."""
+
+    def close(self) -> None:  # noqa: B027
+        """The worker ends: nothing is under way any more."""
 
 
 class RankingModel(ServedModel):
@@ -87,9 +93,6 @@ class RankingModel(ServedModel):
             "threads": self.ranker.session.threads,
             "run_us_by_candidates": {size: round(self.queue.cost.predict(size) * 1e6) for size in COST_SIZES},
         }
-
-    def retire(self) -> None:
-        """Requests of the old version hold it until they are answered."""
 
 
 class ClipModel(ServedModel):
@@ -137,6 +140,10 @@ class ClipModel(ServedModel):
         """End the threads when nothing is under way."""
         self._retired = True
         self._end_if_idle()
+
+    def close(self) -> None:
+        """End the threads: a run that is cut off by the end of the process may take it down."""
+        self.classifier.close(CLOSE_S)
 
     def _end_if_idle(self) -> None:
         if self._retired and not self.admission.waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from pathlib import Path
 from serving.clip.label_sets import LabelSets
 from serving.clip.set_locks import SetLocks
 from serving.contract.errors import SettingsError
-
-log = logging.getLogger("pilotage")
 
 PRIVATE = 0o700
 """Label sets are the callers' business; and what others could write here would be read as ours."""
@@ -44,8 +41,9 @@ def open_state(folder: Path | None) -> State:
     Raises
     ------
     SettingsError
-        It cannot be made or written, or belongs to somebody else.
+        It cannot be made or written, or the one below the temporary folder, where all may write, is somebody else's.
     """
+    is_default = folder is None
     if folder is None:
         folder = Path(tempfile.gettempdir()) / f"pilotage-{os.getuid()}"
     try:
@@ -53,6 +51,8 @@ def open_state(folder: Path | None) -> State:
         owner = folder.stat().st_uid
     except OSError as error:
         raise SettingsError(f"PILOTAGE_STATE_DIR={str(folder)!r} cannot be made: {error.strerror}") from error
-    if owner != os.getuid() and not os.access(folder, os.W_OK):
+    if is_default and owner != os.getuid():
+        raise SettingsError(f"{folder} belongs to user {owner}, not to this one, {os.getuid()}; set PILOTAGE_STATE_DIR to another folder")
+    if not os.access(folder, os.W_OK):
         raise SettingsError(f"PILOTAGE_STATE_DIR={str(folder)!r} cannot be written by this user, {os.getuid()}")
     return State(LabelSets(folder / "label-sets"), folder / "label-embeddings", SetLocks(folder / "locks"))

@@ -56,6 +56,7 @@ class Worker:
     def close(self) -> None:
         """Finish what answers have left behind."""
         self.catalog.flush_metrics()
+        self.catalog.close()
         self.front.close()
 
     async def _flush_metrics(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -10,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
-from service_processes import BENTOML, service_of
+from service_processes import BENTOML, STOP_LIMIT_S, service_of
 
 from serving.contract.bundle import ClipBundle, RankingBundle
 from tests.clip_bundles import COLOURS, DIM, picture, tiny_clip_bundle
@@ -257,3 +260,53 @@ def test_a_new_version_takes_over_and_knows_the_label_sets(clip_bundle: ClipBund
             versions.append(answer.json()["model"]["version"])
             assert len(versions) < 5000
         assert versions[0] == "1"
+
+
+def test_overload_is_refused_at_once_and_probes_are_answered_meanwhile(clip_bundle: ClipBundle, tmp_path: Path) -> None:
+    settings = {"PILOTAGE_BUNDLE": str(clip_bundle.path), "PILOTAGE_CLASSIFY_OBJECTIVE_MS": "40"}
+    file = picture((10, 200, 30), "JPEG", (1600, 1200))
+    with service_of(BENTOML, tmp_path, "/readyz", **settings) as (client, process):
+
+        async def flood() -> list[httpx.Response]:
+            url, headers = client.base_url.join("/v1/classify?label=green&label=red"), {"content-type": "image/jpeg"}
+            async with httpx.AsyncClient(trust_env=False, timeout=30, limits=httpx.Limits(max_connections=64)) as many:
+                return list(await asyncio.gather(*(many.post(url, content=file, headers=headers) for _ in range(64))))
+
+        answers = asyncio.run(flood())
+        assert {answer.status_code for answer in answers} == {200, 503}
+        for answer in answers:
+            if answer.status_code == 503:
+                assert (answer.headers["retry-after"], answer.json()["error"]["code"]) == ("1", "overloaded")
+            else:
+                assert _best(answer) == ["green"]
+        shed = re.search(r'pilotage_shed_total\{model="tiny-clip",reason="overload",version="1"\} (\S+)', client.get("/metrics").text)
+        assert shed
+        assert float(shed[1]) == sum(answer.status_code == 503 for answer in answers)
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        assert psutil.wait_procs(family, STOP_LIMIT_S)[1] == []
+
+
+def test_a_worker_that_is_busy_with_labels_ends_in_time(clip_bundle: ClipBundle, tmp_path: Path) -> None:
+    settings = {"PILOTAGE_BUNDLE": str(clip_bundle.path), "PILOTAGE_TEXT_BUDGET_S": "0.001"}
+    with service_of(BENTOML, tmp_path, "/readyz", **settings) as (client, process):
+        client.put(
+            "/v1/label-sets/many", json={"labels": [f"thing {i}" for i in range(10_000)], "templates": "imagenet80"}
+        ).raise_for_status()
+        answer = client.post("/v1/classify?label_set=many", content=picture("red"), headers={"content-type": "image/png"})
+        assert (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (503, "label_set_not_ready", "1")
+        assert "labels of the set 'many' are still to be embedded" in answer.json()["error"]["message"]
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        assert psutil.wait_procs(family, STOP_LIMIT_S)[1] == []
+
+
+def test_label_sets_that_cannot_be_written_are_our_fault_and_leak_nothing(clip_bundle: ClipBundle, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with service_of(BENTOML, tmp_path, "/readyz", PILOTAGE_BUNDLE=str(clip_bundle.path), PILOTAGE_STATE_DIR=str(state)) as (client, _):
+        (state / "label-sets").write_text("in the way")
+        answer = client.put("/v1/label-sets/pets", json={"labels": ["cat"]})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+        assert str(tmp_path) not in answer.text
+        packed = client.put("/v1/label-sets/pets", content=gzip.compress(b"{"), headers={"content-encoding": "gzip"})
+        assert packed.status_code == 400

@@ -89,6 +89,15 @@ def test_what_was_used_last_is_kept_within_the_bound() -> None:
     assert len(kept) <= 3
 
 
+def test_a_row_that_is_kept_does_not_keep_the_matrix_that_it_came_from() -> None:
+    kept, matrix = Kept(10**6), _rows(1000)
+    kept.keep("row", matrix[3])
+    found = kept.get("row")
+    assert found is not None
+    assert found.base is None
+    np.testing.assert_array_equal(found, matrix[3])
+
+
 def test_embeddings_on_disk_are_found_by_another_worker_once(tmp_path: Path) -> None:
     first, second = (LabelStore(tmp_path, "f" * 64, DIM, 10**6) for _ in range(2))
     assert _stored(second) == {}
