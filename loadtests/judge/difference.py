@@ -1,0 +1,73 @@
+"""How far apart are two shares? A confidence sequence for the difference.
+
+If the baseline's share is ``p`` and the canary's at least ``p + δ``, the product of the evidences of both arms (`mixture.py`) against just
+that is evidence against it; the smallest product over all p is evidence against "the difference is at least δ", as in `ratio.py`. The grid
+of p is so fine that evidence between two of its points differs by less than the wealth that is kept from the bets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from loadtests.judge.mixture import log_evidence_above, log_evidence_below
+
+GRID = expit(np.linspace(-16, 16, 601))
+"""Shares from 1e-7 to 1 − 1e-7, 5 % apart in the odds."""
+
+HALVINGS = 20
+"""Ends of an interval are found to one part in a million."""
+
+
+@dataclass(frozen=True)
+class SharePair:
+    """Events and requests of two arms, already divided by their design effects.
+
+    Attributes
+    ----------
+    planned
+        Requests an arm for which the interval is to be tightest.
+    """
+
+    canary_events: float
+    canary_requests: float
+    baseline_events: float
+    baseline_requests: float
+    planned: float
+
+    @property
+    def value(self) -> float | None:
+        """Difference seen, canary minus baseline; None where an arm has no requests."""
+        if not (self.canary_requests and self.baseline_requests):
+            return None
+        return self.canary_events / self.canary_requests - self.baseline_events / self.baseline_requests
+
+    def log_evidence_less(self, difference: float) -> float:
+        """Log evidence against "the difference is at least `difference`"."""
+        share = GRID[GRID + difference < 1]
+        evidence = log_evidence_above(self.baseline_events, self.baseline_requests, share, self.planned)
+        least = share + difference
+        # Every share of the canary's is at least one that is not above zero: nothing speaks against it.
+        bound = least > 0
+        evidence[bound] += log_evidence_below(self.canary_events, self.canary_requests, least[bound], self.planned)
+        return float(evidence.min())
+
+    def swapped(self) -> SharePair:
+        """The same with the arms exchanged."""
+        return SharePair(self.baseline_events, self.baseline_requests, self.canary_events, self.canary_requests, self.planned)
+
+    def interval(self, log_needed: float) -> tuple[float, float]:
+        """Ends of the differences that are not refuted."""
+        return -self.swapped()._upper(log_needed), self._upper(log_needed)
+
+    def _upper(self, log_needed: float) -> float:
+        low, high = -1.0, 1.0
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            if abs(middle) < 1 and self.log_evidence_less(middle) >= log_needed:
+                high = middle
+            else:
+                low = middle
+        return high

@@ -1,0 +1,137 @@
+"""How many times slower is the canary at one quantile? A confidence sequence for the ratio of two quantiles.
+
+Let ``s`` be the share of requests above the quantile. If the baseline's quantile is ``x`` and the canary's at most ``m x``, then at least a
+share s of the baseline's requests takes x or longer, and at most a share s of the canary's takes longer than ``m x``. The product of the
+evidences (`mixture.py`) against these two statements is evidence against both; x is unknown, but it is one number, so the smallest product
+over all x is evidence against "the ratio is at most m" without any correction for having looked at all x. The same the other way round for
+"at least m". All ratios that are not refuted make the interval; each of its ends holds with its own confidence at all times.
+
+Letters: ``R`` lanes, ``K`` cells.
+
+References
+----------
+Howard and Ramdas, Bernoulli 28, 2022, section 5 (two arms); the product over arms replaces their union bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.judge.blocks import Block, Latencies
+from loadtests.judge.dispersion import Dispersion
+from loadtests.judge.mixture import log_evidence_above, log_evidence_below
+from loadtests.judge.scale import STEP, cells_between, edge_with_share
+
+Floats = NDArray[np.float64]
+Evidence = Callable[[Floats, Floats, float, float], Floats]
+
+GROWTH = 1.1
+"""The threshold at which correlation is measured moves when there are this many times the samples that it was last set from."""
+
+
+class RatioTest:
+    """Evidence about the ratio of the canary's quantile to the baseline's.
+
+    Parameters
+    ----------
+    latencies
+        Of both arms so far, shared and kept by the owner of this test.
+    quantile
+        Between 0 and 1.
+    planned
+        Requests an arm for which the interval is to be tightest.
+    """
+
+    def __init__(self, latencies: Latencies, quantile: float, planned: float) -> None:
+        self._latencies = latencies
+        self._share = 1 - quantile
+        self._planned = planned
+        self._edges = np.full((latencies.lanes, 2), latencies.scale.cells + 1, dtype=np.int64)
+        self._dispersion = Dispersion(latencies.lanes, 2)
+        self._next = 0.0
+
+    def add(self, block: Block) -> None:
+        """Measure how much requests beyond the quantile come in clusters; what counts them is shared."""
+        arms = (block.canary, block.baseline)
+        slow = np.concatenate([arm.slower(self._edges[:, [number]]) for number, arm in enumerate(arms)], axis=1)
+        sizes = np.stack([arm.answered for arm in arms], axis=1)
+        self._dispersion.add(slow - sizes * self._share, slow * (1 - self._share))
+
+    def learn(self) -> None:
+        """Move the thresholds to the quantiles of the counts, once these have grown enough."""
+        tails = (self._latencies.canary.at_or_above(), self._latencies.baseline.at_or_above())
+        total = min(float(tail[:, 0].min()) for tail in tails)
+        if total >= max(self._next, 1 / self._share):
+            self._next = total * GROWTH
+            self._edges = np.stack([edge_with_share(tail, self._share) for tail in tails], axis=1)
+
+    def effect(self) -> Floats:
+        """Design effects of canary and baseline, ``(R, 2) float64``."""
+        return self._dispersion.factor()
+
+    def log_evidence_slower(self, ratio: float) -> Floats:
+        """Log evidence against "the ratio is at most `ratio`", ``(R,) float64``."""
+        return _smallest(*self._slower(), cells_between(ratio) + 1)
+
+    def log_evidence_faster(self, ratio: float) -> Floats:
+        """Log evidence against "the ratio is at least `ratio`", ``(R,) float64``."""
+        return _smallest(*self._faster(), math.floor(math.log(ratio) / STEP + 1e-9))
+
+    def most_evidence_slower(self, ratio: float) -> Floats:
+        """At least `log_evidence_slower`, at a fraction of its cost: the evidence at one edge instead of the smallest, ``(R,) float64``."""
+        tails = self._latencies.canary.at_or_above(), self._latencies.baseline.at_or_above()
+        edge = edge_with_share(tails[1], self._share)
+        lane, effects = np.arange(len(edge)), self._dispersion.factor()
+        above = np.minimum(edge + cells_between(ratio) + 1, self._latencies.scale.cells)
+        total = np.zeros(len(edge))
+        for arm, where, evidence in ((0, above, log_evidence_above), (1, edge, log_evidence_below)):
+            d = effects[:, arm]
+            total += evidence(tails[arm][lane, where] / d, tails[arm][:, 0] / d, self._share, self._planned / d)
+        return total
+
+    def interval(self, log_needed: float) -> tuple[float, float]:
+        """Ends of the ratios that are not refuted, in the first lane; 0 and infinity where nothing is."""
+        slower, faster = self._slower(), self._faster()
+        most = self._latencies.scale.cells
+        low = _last(lambda cells: bool(_smallest(*slower, cells + 1)[0] >= log_needed), -most, most)
+        high = _last(lambda cells: bool(_smallest(*faster, -cells)[0] >= log_needed), -most, most)
+        return (0.0 if low is None else math.exp(low * STEP)), (math.inf if high is None else math.exp(-high * STEP))
+
+    def _slower(self) -> tuple[Floats, Floats]:
+        """Evidence by edge that the baseline's share above it is below s, that the canary's is above, ``(R, K + 1)`` each."""
+        return self._against(log_evidence_below, 1), self._against(log_evidence_above, 0)
+
+    def _faster(self) -> tuple[Floats, Floats]:
+        # The baseline's quantile lies somewhere in a cell: the count that is less favourable is that at the cell's upper edge.
+        above = self._against(log_evidence_above, 1)
+        return np.concatenate([above[:, 1:], above[:, -1:]], axis=1), self._against(log_evidence_below, 0)
+
+    def _against(self, evidence: Evidence, arm: int) -> Floats:
+        """Evidence at every edge for one arm; worked out once for each count, of which there are fewer than edges."""
+        tail = (self._latencies.canary, self._latencies.baseline)[arm].at_or_above()
+        effect = self._dispersion.factor()[:, arm]
+        rows = []
+        for row, each in zip(tail, effect, strict=True):
+            counts, where = np.unique(row, return_inverse=True)
+            rows.append(evidence(counts / each, row[0] / each, self._share, self._planned / each)[where])
+        return np.array(rows)
+
+
+def _smallest(baseline: Floats, canary: Floats, cells: int) -> Floats:
+    """Smallest sum over all edges of the baseline's evidence at an edge and the canary's `cells` higher."""
+    columns = np.clip(np.arange(baseline.shape[1]) + cells, 0, baseline.shape[1] - 1)
+    return np.asarray((baseline + canary[:, columns]).min(axis=1))
+
+
+def _last(holds: Callable[[int], bool], low: int, high: int) -> int | None:
+    """Last number in a range for which a statement holds that holds up to some number only; None where it never does."""
+    if not holds(low):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

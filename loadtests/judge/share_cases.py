@@ -1,0 +1,135 @@
+"""Cases about failures and scores."""
+
+from __future__ import annotations
+
+import math
+
+from loadtests.judge.blocks import Block
+from loadtests.judge.cases import Account, Look
+from loadtests.judge.difference import SharePair
+from loadtests.judge.failures import FailuresTest
+from loadtests.judge.limits import LimitTest
+from loadtests.judge.objectives import ErrorIncrease, ErrorLimit, SameScores
+from loadtests.judge.scores import ScoresTest
+from loadtests.judge.sentences import number, percent
+from loadtests.judge.verdict import Effect, Status
+
+
+class ErrorIncreaseCase:
+    """`ErrorIncrease` under judgement."""
+
+    def __init__(self, objective: ErrorIncrease, planned: int) -> None:
+        self._objective, self._planned = objective, planned
+        self._test = FailuresTest(1, objective.tolerated_points / 100)
+        self.add = self._test.add
+
+    def learn(self) -> None:
+        """Nothing: the test counts by itself."""
+
+    def log_evidence(self, _: float) -> float:
+        """Log evidence that the share of failures rose by more than is tolerated."""
+        return float(self._test.log_evidence()[0])
+
+    def holds(self, look: Look) -> bool:
+        """Whether the rise is shown to be below what is too much."""
+        return self._pair().log_evidence_less(self._objective.max_points / 100) >= -math.log(look.pass_risk)
+
+    def account(self, look: Look, status: Status) -> Account:
+        """State the shares of failures."""
+        failed, requests = self._test.failed[0], self._test.requests[0]
+        pair, risk = self._pair(), look.fail_risk if status == "fail" else look.pass_risk
+        correlated = float(self._test.effect()[0])
+        if pair.value is None:
+            nothing = Effect(None, None, None, "percentage points", risk)
+            return Account(nothing, "an arm has no requests", int(requests[0]), int(requests[1]), correlated)
+        low, high = (100 * end for end in pair.interval(-math.log(risk)))
+        if status == "fail":
+            # The bets have shown it, whatever the wider interval says.
+            low = max(low, self._objective.tolerated_points)
+        ratios = percent(100 * failed[0] / requests[0]), percent(100 * failed[1] / requests[1])
+        shares = f"{ratios[0]} of the canary's requests failed, {ratios[1]} of the baseline's"
+        sentence = {
+            "fail": f"the canary fails more often: {shares}",
+            "pass": f"{shares}; the rise is below {number(self._objective.max_points)} points",
+            "inconclusive": f"too few requests to rule out a rise by {number(self._objective.max_points)} points: {shares}",
+        }[status]
+        effect = Effect(100 * pair.value, low, max(high, low), "percentage points", risk)
+        return Account(effect, sentence, int(requests[0]), int(requests[1]), correlated)
+
+    def _pair(self) -> SharePair:
+        d = float(self._test.effect()[0])
+        failed, requests = self._test.failed[0] / d, self._test.requests[0] / d
+        return SharePair(float(failed[0]), float(requests[0]), float(failed[1]), float(requests[1]), self._planned / d)
+
+
+class ErrorLimitCase:
+    """`ErrorLimit` under judgement."""
+
+    def __init__(self, objective: ErrorLimit, planned: int) -> None:
+        self._objective = objective
+        self._test = LimitTest(1, objective.max_error_pct / 100, planned)
+
+    def add(self, block: Block) -> None:
+        """Count failures."""
+        self._test.add(block.canary.failed.sum(axis=1), block.canary.sizes)
+
+    def learn(self) -> None:
+        """Nothing: the limit is fixed."""
+
+    def log_evidence(self, _: float) -> float:
+        """Log evidence that the share of failures is above the limit."""
+        return float(self._test.log_evidence()[0][0])
+
+    def holds(self, look: Look) -> bool:
+        """Whether the share of failures is shown to be below the limit."""
+        return bool(self._test.log_evidence()[1][0] >= -math.log(look.pass_risk))
+
+    def account(self, look: Look, status: Status) -> Account:
+        """State the share of failures."""
+        failed, requests = int(self._test.events[0]), int(self._test.requests[0])
+        risk, correlated = look.fail_risk if status == "fail" else look.pass_risk, float(self._test.effect()[0])
+        value, low, high = self._test.interval(-math.log(risk))
+        share, limit = percent(100 * failed / requests) if requests else "none", percent(self._objective.max_error_pct)
+        sentence = {
+            "fail": f"{share} of the requests failed, more than {limit}",
+            "pass": f"{share} of the requests failed, less than {limit}",
+            "inconclusive": f"too few requests to place failures above or below {limit}: {share} failed",
+        }[status]
+        effect = Effect(None if value is None else 100 * value, 100 * low, 100 * high, "percent", risk)
+        return Account(effect, sentence, requests, 0, correlated)
+
+
+class SameScoresCase:
+    """`SameScores` under judgement."""
+
+    def __init__(self, objective: SameScores) -> None:
+        self._objective = objective
+        self._test = ScoresTest(1, objective.low, objective.high, objective.tolerated_distance)
+        self.add = self._test.add
+
+    def learn(self) -> None:
+        """Nothing: the test counts by itself."""
+
+    def log_evidence(self, _: float) -> float:
+        """Log evidence that the distance is above the tolerated one."""
+        return float(self._test.log_evidence()[0])
+
+    def holds(self, look: Look) -> bool:
+        """Whether the distance is shown to be below what is too much."""
+        return bool(self._test.interval(look.pass_risk)[2][0] <= self._objective.max_distance)
+
+    def account(self, look: Look, status: Status) -> Account:
+        """State the distance."""
+        risk = look.fail_risk if status == "fail" else look.pass_risk
+        samples = [int(count) for count in self._test.samples()[0]]
+        distance, low, high = (float(each[0]) for each in self._test.interval(risk))
+        if status == "fail":
+            low = max(low, self._objective.tolerated_distance)
+        effect = Effect(distance if min(samples) else None, low, max(high, low), "share", risk)
+        apart = f"the distributions of the scores are {percent(100 * distance)} apart"
+        sentence = {
+            "fail": f"the models answer differently: {apart}, {percent(100 * self._objective.tolerated_distance)} is tolerated",
+            "pass": f"the models answer alike: {apart}, shown to be below {percent(100 * self._objective.max_distance)}",
+            "inconclusive": f"too few scores: {apart}, which may be up to {percent(100 * high)}",
+        }[status]
+        return Account(effect, sentence, samples[0], samples[1], float(self._test.effect()[0]))

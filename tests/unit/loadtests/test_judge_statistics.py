@@ -1,0 +1,185 @@
+"""What the formulas promise, checked against exact sums or by simulation with seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from loadtests.judge.bets import Bets
+from loadtests.judge.blocks import Block, Latencies, arm_block
+from loadtests.judge.difference import SharePair
+from loadtests.judge.dispersion import Dispersion
+from loadtests.judge.mixture import log_evidence_above, log_evidence_below
+from loadtests.judge.ratio import RatioTest
+from loadtests.judge.scale import LATENCY, Counts, Scale, cells_between, edge_with_share
+from loadtests.judge.scores import band
+from loadtests.judge.slowdown import SlowdownTest
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5])
+def test_the_mean_evidence_against_a_true_share_is_one(share: float) -> None:
+    events = np.arange(201)
+    chance = binom.logpmf(events, 200, share)
+    for evidence in (log_evidence_above, log_evidence_below):
+        assert np.exp(chance + evidence(events, 200, share, 1000.0)).sum() == pytest.approx(1.0, abs=1e-6)
+    # Further inside the null it is less.
+    assert np.exp(binom.logpmf(events, 200, share * 0.8) + log_evidence_above(events, 200, share, 1000.0)).sum() < 1
+
+
+@pytest.mark.parametrize(("canary", "baseline"), [(10, 10), (4, 16), (16, 4)])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5])
+@pytest.mark.parametrize("tolerated", [0.0, 0.05])
+def test_the_mean_gain_of_a_bet_on_equal_arms_is_at_most_one(canary: int, baseline: int, share: float, tolerated: float) -> None:
+    k_c, k_b = np.meshgrid(np.arange(canary + 1), np.arange(baseline + 1), indexing="ij")
+    chance = binom.pmf(k_c, canary, share + tolerated) * binom.pmf(k_b, baseline, share)
+    lanes = k_c.size
+    for expected in (0.01, 0.25, 0.5):
+        bets = Bets(lanes, ((1.5, 1.0), (10.0, 1.0)), [1.0], tolerated)
+        sizes = np.full(lanes, canary), np.full(lanes, baseline)
+        bets.add(k_c.reshape(-1, 1), sizes[0], k_b.reshape(-1, 1), sizes[1], np.full((lanes, 1), expected))
+        assert (chance.ravel() * np.exp(bets.log_wealth())).sum() <= 1 + 1e-9
+
+
+def test_bets_win_where_the_canary_has_more_events_and_lose_where_it_has_fewer() -> None:
+    bets = Bets(2, ((2.0, 1.0),), [1.0])
+    for _ in range(100):
+        size = np.array([10, 10])
+        bets.add(np.array([[2], [0]]), size, np.array([[0], [2]]), size, np.full((2, 1), 0.1))
+    assert bets.log_wealth()[0] > 20
+    assert bets.log_wealth()[1] < 0
+
+
+def test_a_block_without_one_arm_settles_nothing() -> None:
+    bets = Bets(1, ((2.0, 1.0),), [1.0])
+    bets.add(np.array([[5]]), np.array([10]), np.array([[0]]), np.array([0]), np.full((1, 1), 0.1))
+    assert bets.log_wealth()[0] == pytest.approx(0.0)
+
+
+def test_nine_failures_against_none_are_enough_with_the_default_weights() -> None:
+    from loadtests.judge.failures import FailuresTest
+
+    latency, none = np.ones((1, 10)), np.zeros((1, 10), dtype=bool)
+    failures = FailuresTest(1, tolerated=0.0001)
+    for number in range(180):
+        failed = none.copy()
+        failed[0, 3] = number % 20 == 10
+        failures.add(Block(arm_block(latency, failed), arm_block(latency, none)))
+    assert failures.failed.tolist() == [[9, 0]]
+    assert failures.log_evidence()[0] > np.log(1 / 0.0065)
+
+
+def test_dispersion_is_one_for_independent_requests_and_the_cluster_for_clusters() -> None:
+    draw = np.random.default_rng(1)
+    independent, clustered = Dispersion(200, 1), Dispersion(200, 1)
+    for block in range(400):
+        events = draw.binomial(10, 0.1, (200, 1)).astype(float)
+        independent.add(events - 1, events * 0.9)
+        bursts = 10.0 * (draw.random((200, 1)) < 0.1) if block % 2 == 0 else bursts  # noqa: F821
+        clustered.add(bursts - 1, bursts * 0.9)
+    assert independent.factor().mean() == pytest.approx(1.0, abs=0.1)
+    assert clustered.factor().mean() == pytest.approx(20, rel=0.25)
+
+
+def test_a_share_pair_covers_the_difference() -> None:
+    pair = SharePair(30.0, 3000.0, 3.0, 3000.0, 10_000.0)
+    low, high = pair.interval(np.log(20))
+    assert 0 < low < 0.009 < high < 0.02
+    mirrored = pair.swapped().interval(np.log(20))
+    assert mirrored == pytest.approx((-high, -low), abs=1e-5)
+    # Nothing is known without a request.
+    assert SharePair(0.0, 0.0, 0.0, 0.0, 1000.0).interval(np.log(20)) == pytest.approx((-1.0, 1.0), abs=1e-5)
+
+
+def test_counts_are_exact_at_edges_whatever_order_samples_come_in() -> None:
+    draw = np.random.default_rng(2)
+    latency = np.exp(draw.standard_normal((1, 5000)))
+    counts = Counts(1, LATENCY)
+    for part in np.array_split(latency, 7, axis=1):
+        counts.add(LATENCY.place(part))
+    tail = counts.at_or_above()[0]
+    assert tail[0] == 5000
+    assert tail[-1] == 0
+    for cell in range(0, LATENCY.cells, 97):
+        assert tail[cell] == (LATENCY.place(latency) >= cell).sum()
+    edge = int(edge_with_share(counts.at_or_above(), 0.01)[0])
+    assert LATENCY.edge(edge) == pytest.approx(np.quantile(latency, 0.99, method="inverted_cdf"), rel=0.006)
+
+
+def test_values_beyond_a_scale_count_in_its_outer_cells_and_missing_ones_nowhere() -> None:
+    scale = Scale(low=0.0, high=1.0, step=0.1, logarithmic=False)
+    assert scale.place(np.array([-5.0, 5.0, np.nan])).tolist() == [0, scale.cells - 1, -1]
+    assert LATENCY.place(np.array([0.0, 1e12, np.nan])).tolist() == [0, LATENCY.cells - 1, -1]
+
+
+def test_a_margin_is_never_made_smaller_by_the_scale() -> None:
+    assert cells_between(1.0) == 0
+    assert np.exp(cells_between(1.05) * 0.005) >= 1.05
+
+
+def _fed(canary: np.ndarray, baseline: np.ndarray, quantile: float) -> RatioTest:
+    latencies = Latencies(len(canary))
+    ratio = RatioTest(latencies, quantile, 10_000)
+    none = np.zeros((len(canary), 10), dtype=bool)
+    for first in range(0, canary.shape[1], 10):
+        columns = slice(first, first + 10)
+        block = Block(arm_block(canary[:, columns], none), arm_block(baseline[:, columns], none))
+        ratio.add(block)
+        latencies.add(block)
+        ratio.learn()
+    return ratio
+
+
+def test_the_interval_of_a_ratio_covers_it_and_shrinks() -> None:
+    draw = np.random.default_rng(3)
+    baseline, canary = np.exp(0.5 * draw.standard_normal((1, 8000))), 1.3 * np.exp(0.5 * draw.standard_normal((1, 8000)))
+    for quantile in (0.5, 0.95, 0.99):
+        short = _fed(canary[:, :2000], baseline[:, :2000], quantile).interval(np.log(20))
+        long = _fed(canary, baseline, quantile).interval(np.log(20))
+        assert short[0] < 1.3 < short[1]
+        assert short[0] <= long[0] * 1.1 < 1.3 * 1.1
+        assert long[1] - long[0] < short[1] - short[0]
+
+
+def test_the_quick_bound_of_the_evidence_is_never_below_it() -> None:
+    draw = np.random.default_rng(4)
+    for times in (1.0, 1.2, 1.5):
+        ratio = _fed(times * np.exp(draw.standard_normal((8, 1500))), np.exp(draw.standard_normal((8, 1500))), 0.9)
+        assert (ratio.most_evidence_slower(1.05) >= ratio.log_evidence_slower(1.05) - 1e-9).all()
+
+
+def test_both_ends_of_a_ratio_agree_with_what_is_shown() -> None:
+    draw = np.random.default_rng(5)
+    ratio = _fed(1.5 * np.exp(0.5 * draw.standard_normal((1, 3000))), np.exp(0.5 * draw.standard_normal((1, 3000))), 0.5)
+    low, high = ratio.interval(np.log(20))
+    assert ratio.log_evidence_slower(low * 0.99)[0] >= np.log(20) > ratio.log_evidence_slower(low * 1.02)[0]
+    assert ratio.log_evidence_faster(high * 1.01)[0] >= np.log(20) > ratio.log_evidence_faster(high * 0.98)[0]
+
+
+def test_identical_arms_with_correlated_latencies_raise_no_more_alarms_than_promised() -> None:
+    draw = np.random.default_rng(6)
+    lanes, count, correlation = 200, 1000, 0.5
+    noise = draw.standard_normal((2, lanes, count))
+    for step in range(1, count):
+        noise[:, :, step] = correlation * noise[:, :, step - 1] + np.sqrt(1 - correlation**2) * noise[:, :, step]
+    latency = np.exp(0.5 * noise)
+    scale = Scale(low=0.01, high=1000.0, step=0.005, logarithmic=True)
+    latencies = Latencies(lanes, scale)
+    slowdown = SlowdownTest(latencies, 1.05)
+    most = np.zeros(lanes)
+    for first in range(0, count, 10):
+        columns, none = slice(first, first + 10), np.zeros((lanes, 10), dtype=bool)
+        block = Block(*(arm_block(latency[number][:, columns], none, scale=scale) for number in (0, 1)))
+        slowdown.add(block)
+        latencies.add(block)
+        slowdown.learn()
+        if first >= 190:
+            most = np.maximum(most, slowdown.log_evidence())
+    # 1 % promised: more than 6 of 200 would happen once in 200 times if it were just kept.
+    assert (most >= np.log(100)).sum() <= 6
+
+
+def test_the_band_around_a_distribution_is_that_of_the_paper() -> None:
+    expected = 0.85 * np.sqrt((np.log(np.log(np.e * 10_000 / 100)) + 0.8 * np.log(1612 / 0.05)) / 10_000)
+    assert band(np.array([10_000.0]), 0.05)[0] == pytest.approx(expected)
+    assert band(np.array([10.0]), 0.05)[0] == 1.0
