@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import importlib.machinery
 import io
 import sys
@@ -34,9 +35,8 @@ def transformers_pipeline(subject: ClipSubject, file: bytes, labels: Sequence[st
         side = subject.spec.image.size
         processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side)
         end = subject.tokenizer.id_to_token(subject.spec.text.pad_id)
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=subject.tokenizer, pad_token=end, model_max_length=subject.spec.text.context_length
-        )
+        fast: Any = PreTrainedTokenizerFast
+        tokenizer = fast(tokenizer_object=subject.tokenizer, pad_token=end, model_max_length=subject.spec.text.context_length)
         asked = pipeline(
             "zero-shot-image-classification", model=subject.model, image_processor=processor, tokenizer=tokenizer, device="cpu"
         )
@@ -97,7 +97,7 @@ class _StandIn(types.ModuleType):
 
 def _import_open_clip() -> Any:
     """Import open_clip. Where torchvision is missing, whose wheel fits no CPU build of torch, names stand in for it: models use none."""
-    from transformers.utils import is_torchvision_available
+    from transformers.utils.import_utils import is_torchvision_available
 
     if not is_torchvision_available():
         for name in (
@@ -115,7 +115,6 @@ def _import_open_clip() -> Any:
             if parent:
                 setattr(sys.modules[parent], child, module)
     try:
-        import open_clip
+        return importlib.import_module("open_clip")
     except ImportError as error:
         raise RivalMissing(f"open_clip cannot be imported: {error}") from error
-    return open_clip

@@ -71,7 +71,8 @@ def make(folder: Path, *, layers: int = LAYERS, seed: int = 0, tell: Callable[[s
             "bos_token_id": end_id - 1,
             "vocab_size": end_id + 1,
         }
-        model = CLIPModel(CLIPConfig(text_config=text, vision_config={"num_hidden_layers": layers})).eval()
+        kind: Any = CLIPModel
+        model = kind(CLIPConfig(text_config=text, vision_config={"num_hidden_layers": layers})).eval()
     spec = ClipSpec(
         image=ImageSpec(size=224, resize="shortest_edge", resize_to=224, resample="bicubic", mean=MEAN, std=STD),
         text=TextSpec(context_length=77, padding="longest", pad_id=end_id, canonicalize="none", truncate=True, uses_attention_mask=False),
