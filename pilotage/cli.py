@@ -19,7 +19,7 @@ STAGES = {
     "scenes": ("optimize.cli.scenes", "Draw captioned scenes to try a CLIP on."),
     "optimize": ("optimize.cli.optimize", "Export, build variants, choose the fastest inside the accuracy budget."),
     "export": ("optimize.cli.export", "Export any torch module to ONNX, checked against torch."),
-    "clip": ("optimize.cli.clip", "Make bundles of CLIP checkpoints."),
+    "clip": ("optimize.cli.clip", "Make bundles of CLIP checkpoints, and faster ones of bundles."),
     "passes": ("optimize.cli.passes", "Apply single transformations to any ONNX model."),
     "bundle": ("optimize.cli.bundle", "Make, check and import bundles."),
     "serve": ("serving.cli", "Serve a bundle over HTTP."),

@@ -38,11 +38,14 @@ class Part:
         ``(B,)``, or None where answers are only compared with the reference's.
     known_as
         A fingerprint that the data has already.
+    head
+        From what all runs gave, joined, to ``(B, …)`` answers, where the graph is half of a model; `known_as` must tell of it.
     """
 
     feeds: tuple[Feeds, ...]
     label: npt.NDArray[Any] | None = None
     known_as: str = ""
+    head: Callable[[Answers], Answers] | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -53,12 +56,13 @@ class Part:
         return digest_of(label, *(feeds_digest(feeds).encode() for feeds in self.feeds))
 
     def answers(self, session: GraphSession, on_run: Callable[[float], None] = lambda _: None) -> Answers:
-        """Run all feeds; the first output, ``(B,)`` or ``(B, …)``."""
+        """Run all feeds; the first output, ``(B,)`` or ``(B, …)``, or what `head` makes of it."""
         chunks = []
         for done, feeds in enumerate(self.feeds, 1):
             chunks.append(session.run(feeds)[0])
             on_run(done / len(self.feeds))
-        return np.concatenate(chunks)
+        joined = np.concatenate(chunks)
+        return joined if self.head is None else self.head(joined)
 
 
 @dataclass(frozen=True)
