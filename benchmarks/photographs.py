@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 GRIDS = (4, 8, 16, 32, 64, 128)
 """Rows of the random grids that are summed, each half as strong in variance as the one before: natural pictures lose power as 1/f²."""
@@ -44,3 +44,17 @@ def encoded(pixels: npt.NDArray[np.uint8], form: str, **options: object) -> byte
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, form, **options)
     return file.getvalue()
+
+
+def poster(width: int, height: int, *, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Flat shapes and a grid of lines one pixel wide, ``(height, width, 3) uint8``: all that a photograph has not."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    for _ in range(400):
+        left, top, size = int(rng.integers(width)), int(rng.integers(height)), int(rng.integers(5, width // 8))
+        shape = draw.rectangle if rng.random() < 0.5 else draw.ellipse
+        shape((left, top, left + size, top + size // 2), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    for column in range(0, width, 3):
+        draw.line((column, 0, column, height // 4), fill="black")
+    return np.asarray(image)

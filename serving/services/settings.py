@@ -59,8 +59,8 @@ class ServiceSettings(BaseSettings):
     max_upload_bytes: int = Field(32 * 2**20, ge=1024, le=2**30)
     """Largest body with images or of a label set: two photographs of 12 megapixels in base64 are some 16 MB."""
 
-    max_image_pixels: int = Field(50_000_000, ge=1, le=2**30)
-    """Most pixels an image: a file of kilobytes may claim to hold gigabytes of them."""
+    max_image_pixels: int = Field(50_000_000, ge=1, le=2**26)
+    """Most pixels an image: a file of kilobytes may claim to hold gigabytes of them, and a decoder takes 4 to 12 bytes for each."""
 
     label_cache_mib: int = Field(256, ge=1, le=1_048_576)
     """Most memory of a worker for embeddings of labels, and most disk: 10,000 labels of 512 numbers take 20 MB twice."""

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from benchmarks.photographs import encoded, photograph
 from serving.clip.image_files import MAX_CHUNKS, MAX_SCANS
 from serving.clip.images import MOST_PIXELS, ImageReader
 from serving.contract.clip import ImageSpec
 from serving.contract.errors import ImageTooLarge, RequestError, SettingsError, UnreadableImage, UnsupportedImage
+from serving.services.settings import ServiceSettings
 
 SPEC = ImageSpec(size=32, resize="shortest_edge", resize_to=32, resample="bicubic", mean=(0, 0, 0), std=(1, 1, 1))
 READER = ImageReader(SPEC, max_bytes=2_000_000, max_pixels=1_000_000)
@@ -227,6 +229,12 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
             case 6:
                 found[at:at] = rng.randbytes(len(run))
     return bytes(found) or b"\0"
+
+
+def test_the_service_allows_no_more_pixels_than_a_reader_takes() -> None:
+    with pytest.raises(ValidationError, match="max_image_pixels"):
+        ServiceSettings(max_image_pixels=MOST_PIXELS + 1)
+    ImageReader(SPEC, max_bytes=1, max_pixels=ServiceSettings(max_image_pixels=MOST_PIXELS).max_image_pixels)
 
 
 @pytest.mark.parametrize("pixels", [0, -1, MOST_PIXELS + 1])
