@@ -110,7 +110,7 @@ def stored(columns: Side, rows: Side, orientation: int) -> tuple[Side, Side]:
 
 
 def rows_first(columns: Side, rows: Side) -> bool:
-    """Whether PIL, since version 13, resamples an upright picture along its columns' direction last."""
+    """Whether PIL, since version 13, makes the vertical pass of an upright picture first, the one that changes the number of rows."""
     return rows.source - rows.target > max(2 * (columns.source - columns.target), 0)
 
 
