@@ -15,10 +15,9 @@ from optimize.export.clip.checkpoint import Checkpoint
 from optimize.export.clip.to_towers import FILES, export_towers
 from optimize.export.clip.towers import EXAMPLES, ImageTower, TextTower
 from optimize.search.machine import package_versions
-from serving.contract.bundle import ClipBundle, write_bundle
+from serving.contract.bundle import ClipBundle, require_writable, write_bundle
 from serving.contract.errors import PilotageError
-from serving.contract.files import require_replaceable
-from serving.contract.manifest import MANIFEST_NAME, ClipManifest, Provenance, Quality
+from serving.contract.manifest import ClipManifest, Provenance, Quality
 
 TOKENIZER_NAME = "tokenizer.json"
 PARITY_DATA = "noise and drawn tokens, compared with the checkpoint in torch"
@@ -51,7 +50,7 @@ def bundle_checkpoint(
         `target` exists and may not be replaced, or a name or version is not allowed.
     """
     parts = checkpoint.parts
-    require_replaceable(target, MANIFEST_NAME)
+    require_writable(target, replace=replace)
     with tempfile.TemporaryDirectory(prefix="clip-") as folder:
         progress("exporting both towers", 0.1)
         towers = export_towers(

@@ -25,9 +25,8 @@ from optimize.search.metrics import METRICS
 from optimize.search.page import render
 from optimize.search.report import PAGE_NAME, REPORT_NAME, OptimizeReport
 from optimize.search.search import SAME, SearchSettings, search
-from serving.contract.bundle import ClipBundle, write_bundle
-from serving.contract.files import require_replaceable
-from serving.contract.manifest import MANIFEST_NAME, ClipManifest, Quality
+from serving.contract.bundle import ClipBundle, require_writable, write_bundle
+from serving.contract.manifest import ClipManifest, Quality
 from serving.runtime.session import GraphSession
 
 Progress = Callable[[str, float], None]
@@ -93,7 +92,7 @@ def optimize_bundle(
     PilotageError
         `target` exists and may not be replaced.
     """
-    require_replaceable(target, MANIFEST_NAME)
+    require_writable(target, replace=replace)
     progress("reading pictures", 0.0)
     evaluation = read_evaluation(bundle, pictures, max_pictures=max_pictures, seed=settings.seed, threads=settings.threads)
     with tempfile.TemporaryDirectory(prefix="clip-") as name:

@@ -15,7 +15,7 @@ from typing import overload
 from pydantic import ValidationError
 
 from serving.contract.errors import BundleError
-from serving.contract.files import replace_folder
+from serving.contract.files import replace_folder, require_replaceable
 from serving.contract.manifest import (
     FAMILIES,
     MANIFEST_NAME,
@@ -152,8 +152,7 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path], *,
     PilotageError
         `target` exists and is not a bundle.
     """
-    if target.exists() and not replace:
-        raise BundleError(f"{target} exists already; choose another folder or ask for it to be replaced")
+    require_writable(target, replace=replace)
     with replace_folder(target, marker=MANIFEST_NAME) as folder:
         for name, source in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +161,21 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path], *,
         complete = type(manifest).model_validate({**manifest.model_dump(), "files": entries})
         (folder / MANIFEST_NAME).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return open_bundle(target)
+
+
+def require_writable(target: Path, *, replace: bool) -> None:
+    """Check that `write_bundle` would take `target`, before hours go into what is to be written.
+
+    Raises
+    ------
+    BundleError
+        `target` exists and may not be replaced.
+    PilotageError
+        `target` exists and is not a bundle.
+    """
+    if target.exists() and not replace:
+        raise BundleError(f"{target} exists already; choose another folder or ask for it to be replaced")
+    require_replaceable(target, MANIFEST_NAME)
 
 
 def sha256_of(path: Path) -> str:

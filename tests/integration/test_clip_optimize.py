@@ -133,6 +133,8 @@ def test_what_cannot_be_searched_with_is_refused_by_name(
 ) -> None:
     with pytest.raises(BundleError, match="is of the family 'ranking'; `pilotage optimize` takes the run of a ranker"):
         _run(tiny_bundle.path, pictures, "--out", tmp_path / "out")
+    with pytest.raises(BundleError, match="exists already"):
+        _run(bundle.path, pictures, "--out", bundle.path)
     with pytest.raises(SettingsError, match="--tower 'audio' is neither"):
         _run(bundle.path, pictures, "--tower", "audio")
     for colour in COLOURS[:2]:
