@@ -89,7 +89,7 @@ def recipes(family: str, *, flags: Container[str], is_whole: bool) -> dict[str, 
     weights = WEIGHTS if is_whole else (likely,)
     exact = EXACT[family]
     if family == "image_tower":
-        offered = {each: (*exact, f"int8_dynamic:weight_type={each}") for each in weights}
+        offered: dict[str, tuple[str, ...]] = {each: (*exact, f"int8_dynamic:weight_type={each}") for each in weights}
         if is_whole:
             offered |= {f"static_{each}": (*exact, f"int8_static:weight_type={each}") for each in weights}
             offered[f"smooth_{likely}"] = (*exact, "smooth_quant", f"int8_dynamic:weight_type={likely}")

@@ -73,5 +73,5 @@ def _join(edit: Edit, gather: ir.Node, layers: dict[ir.Value, Linear]) -> None:
     thin = edit.add(gather, "Gather", [request.node.inputs[0], index], {"axis": 0})
     both = edit.add(added, "Concat", [candidate.node.inputs[0], thin], {"axis": 1})
     biases = [layer.bias for layer in (candidate, request) if layer.bias is not None]
-    bias = np.sum(biases, axis=0, dtype=np.float32) if biases else None
+    bias = np.asarray(np.sum(biases, axis=0), np.float32) if biases else None
     edit.replace(added.outputs[0], rebuilt(edit, candidate, np.concatenate([candidate.weight, request.weight]), bias, both))

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from optimize.bundling import _digest
+from optimize.bundling import digest_of
 from optimize.export.files import LARGE_BYTES, PAGE_BYTES, bundled, files_of, save_graph
 from serving.contract.bundle import Bundle, open_bundle, write_bundle
 from serving.contract.errors import BundleError
@@ -81,7 +81,7 @@ def test_a_bundle_pins_the_weights_and_its_version_follows_them(tiny_bundle: Bun
     digests = []
     for fill in (0.0, 1.0):
         save_graph(_model(fill=fill), tmp_path / "fp32.onnx")
-        digests.append(_digest(files_of(tmp_path / "fp32.onnx")))
+        digests.append(digest_of(files_of(tmp_path / "fp32.onnx")))
     assert digests[0] != digests[1]
     bundle = write_bundle(tmp_path / "bundle", tiny_bundle.manifest, bundled(tmp_path / "fp32.onnx", "model.onnx"))
     assert bundle.manifest.files.keys() == {"model.onnx", "fp32.weights"}
