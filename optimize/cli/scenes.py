@@ -26,26 +26,23 @@ def scenes(
     from PIL import Image
 
     from optimize.data.scenes.captions import label
-    from optimize.data.scenes.combinations import part_of_pair
     from optimize.data.scenes.render import render
     from optimize.data.scenes.sampling import draw_any
     from optimize.data.scenes.scene import Scene, Thing
-    from optimize.data.scenes.vocabulary import THINGS
+    from optimize.data.scenes.suites import colour_pairs
 
     rng = random.Random(seed)
-    things = [thing.name for thing in THINGS]
+    pairs = colour_pairs("test" if unseen else None)
+    captions = {pair: label(Scene(Thing(*pair, count=1))) for pair in pairs}
     out.mkdir(parents=True, exist_ok=True)
     drawn: list[dict[str, str]] = []
-    while len(drawn) < count:
-        scene = draw_any(rng, "one", things)
-        if unseen and part_of_pair(str(scene.first.subject), "colour", scene.first.colour) != "test":
-            continue
-        path = out / f"scene-{len(drawn):05d}.png"
-        Image.fromarray(render(scene, rng.getrandbits(48))).save(path)
-        said = label(Scene(Thing(scene.first.subject, scene.first.colour, count=1)))
-        drawn.append({"picture": str(path), "caption": said})
+    for at in range(count):
+        subject, colour = rng.choice(pairs)
+        path = out / f"scene-{at:05d}.png"
+        Image.fromarray(render(draw_any(rng, "one", (subject,), colour=colour), rng.getrandbits(48))).save(path)
+        drawn.append({"picture": str(path), "caption": captions[subject, colour]})
     (out / CAPTIONS_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in drawn), encoding="utf-8")
     if as_json:
-        typer.echo(json.dumps(drawn, indent=2))
+        typer.echo(json.dumps({"scenes": drawn, "labels": list(captions.values())}, indent=2))
         return
     typer.echo(f"{count} scenes and {CAPTIONS_NAME} written to {out}")

@@ -1,4 +1,4 @@
-"""``pilotage train``."""
+"""``pilotage train``, and ``pilotage train clip``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from optimize.console import progress_bar
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def train(
+    ctx: typer.Context,
     data: Annotated[str, typer.Option(help="Data set: movielens or clicks.")] = "movielens",
     model: Annotated[str, typer.Option(help="Architecture: dcn_v2 or wide_deep.")] = "dcn_v2",
     data_path: Annotated[Path | None, typer.Option(help="Folder (or recbole wheel) with MovieLens-100k.")] = None,
@@ -26,7 +27,9 @@ def train(
     threads: Annotated[int, typer.Option(min=0, help="Threads; 0 takes the cores that may be used.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run record as JSON on stdout.")] = False,
 ) -> None:
-    """Train a ranking model beside its baselines and write a run folder."""
+    """Train a ranking model beside its baselines and write a run folder; `clip` trains a small CLIP instead."""
+    if ctx.invoked_subcommand is not None:
+        return
     from optimize.training.recipe import RECIPES, load_recipe, shipped
     from optimize.training.records import RUN_NAME
     from optimize.training.run import load_source, run
@@ -56,3 +59,48 @@ def train(
     if record.best_possible_log_loss is not None:
         console.print(f"best possible log loss (true probabilities): {record.best_possible_log_loss:.4f}")
     console.print(f"run written to {folder}/{RUN_NAME}; next: pilotage optimize {folder}")
+
+
+@app.command()
+def clip(
+    out: Annotated[Path, typer.Option(help="Run folder to write; the bundle comes into it.")] = Path("runs/clip-scenes"),
+    scenes: Annotated[
+        int | None, typer.Option(min=100, max=10_000_000, help="Pictures to draw for training, 12 kB of memory each.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Passes over them.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**16 - 1, help="Seed of scenes, weights and batches.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Threads and drawing processes; 0 takes the cores that may be used.")] = 0,
+    pictures: Annotated[int, typer.Option(min=1, max=1000, help="Test pictures for each unseen combination.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")] = False,
+) -> None:
+    """Train a small CLIP on rendered scenes, judge it on combinations that it never saw, and bundle it."""
+    from optimize.embedded.report import REPORT_NAME
+    from optimize.embedded.run import BUNDLE_FOLDER, run
+    from optimize.models.clip_small import ClipSmallSettings
+    from optimize.training.contrastive import ContrastiveSettings
+    from serving.contract.files import require_replaceable
+    from serving.runtime.cpus import usable_cores
+
+    given = {name: value for name, value in (("scenes", scenes), ("epochs", epochs)) if value is not None}
+    require_replaceable(out, REPORT_NAME)
+    with progress_bar() as progress:
+        report = run(
+            ClipSmallSettings(),
+            ContrastiveSettings.model_validate(given),
+            out,
+            seed=seed,
+            threads=threads or usable_cores(),
+            progress=progress,
+            per_label=pictures,
+        )
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+        return
+    table = Table(title="accuracy on combinations that training never saw, %")
+    for title in ("suite", "pictures", "labels", "chance", *report.sizes):
+        table.add_column(title, justify="left" if title == "suite" else "right")
+    for suite in report.suites:
+        figures = (suite.chance, *(suite.accuracy[name] for name in report.sizes))
+        table.add_row(suite.name, str(suite.pictures), str(suite.choices), *(f"{100 * value:.1f}" for value in figures))
+    Console().print(table)
+    typer.echo(f"bundle with {report.chosen} written to {out}/{BUNDLE_FOLDER}; next: pilotage serve {out}/{BUNDLE_FOLDER}")

@@ -7,6 +7,7 @@ A phrasing is a way to say *what kind of thing* (noun phrases) or a frame around
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, replace
 
 from optimize.data.scenes.combinations import parts_of
@@ -23,6 +24,7 @@ from optimize.data.scenes.vocabulary import (
     SIZES,
     TEXTURES,
     TEXTURES_AFTER,
+    telling_words,
 )  # fmt: skip
 
 
@@ -61,6 +63,8 @@ SOMETHING = (
 )
 THINGS_ALIKE = ("{count} {before} {colour} things {after}", "{count} {before} {colour} objects {after}")
 
+GLUE = (("a", "an", "the"), ("is", "are"), ("and",))
+
 VALIDATION_PHRASINGS = (
     Phrasing("the image has {} in it"),
     Phrasing("you see a picture of {}"),
@@ -77,6 +81,12 @@ HELD_OUT = (
     Phrasing("a scene made of {}", "{article} {before} {noun} {after} having {colour} as its color"),
 )
 """Used for nothing but the test: neither training nor choosing sees them."""
+
+
+def grammar() -> list[str]:
+    """Everything that captions of training are made of; its words are the vocabulary."""
+    forms = [re.sub(r"\{\w*\}", " ", form) for form in (*FRAMES, *COLOURED, *SOMETHING, *THINGS_ALIKE, *GROUNDS)]
+    return [*forms, *telling_words(), *(word for words in GLUE for word in words)]
 
 
 def label(claim: Scene, phrasing: Phrasing | None = None) -> str:

@@ -7,9 +7,13 @@ each part has each value: the model has seen red things and hearts, but no red h
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
-from optimize.data.scenes.scene import ATTRIBUTES, Scene
+import numpy as np
+import numpy.typing as npt
+
+from optimize.data.scenes.scene import ATTRIBUTES, UNSAID, Codes, Scene
 from optimize.data.scenes.vocabulary import MEDIUM, PLAIN, RELATIONS
 
 Part = Literal["train", "validation", "test"]
@@ -36,6 +40,40 @@ def part_of_relation(first: str, relation: str, second: str) -> Part:
     """Part of a pair of subjects in a relation."""
     subjects = ATTRIBUTES["subject"]
     return _part(subjects.index(first) + 2 * subjects.index(second) + 3 * tuple(RELATIONS).index(relation))
+
+
+def shown_together(claims: Codes, scenes: Codes) -> npt.NDArray[np.bool_]:
+    """Say whether training could show a scene of which a claim is true and that is else as the given one ``(C, S) bool``.
+
+    Where it could not, that the claim was never true of such scenes says nothing: a model that is taught otherwise learns that red
+    things are no hearts. Claims and scenes are those of `optimize.data.scenes.scene.encode`.
+    """
+    width = len(ATTRIBUTES)
+    first, second = claims[:, None, :width], claims[:, None, width : 2 * width]
+    one, other = scenes[None, :, :width], scenes[None, :, width : 2 * width]
+    return _shown(first, one) & _shown(second, other) & _shown(first, other) & _shown(second, one)
+
+
+def _shown(said: Codes, is_: Codes) -> npt.NDArray[np.bool_]:
+    merged = np.where(said != UNSAID, said, is_.clip(min=UNSAID))
+    names = tuple(ATTRIBUTES)
+    found = np.ones(merged.shape[:2], np.bool_)
+    for attribute, table in _tables().items():
+        found &= table[merged[..., 0], merged[..., names.index(attribute)]]
+    return found
+
+
+@cache
+def _tables() -> dict[str, npt.NDArray[np.bool_]]:
+    """For each attribute whether a subject and a value are a training pair, by their codes; what is not said goes with everything."""
+    tables = {}
+    for attribute in DEALT:
+        table = np.ones((len(ATTRIBUTES["subject"]) + 1, len(ATTRIBUTES[attribute]) + 1), np.bool_)
+        for row, subject in enumerate(ATTRIBUTES["subject"], 1):
+            for column, value in enumerate(ATTRIBUTES[attribute], 1):
+                table[row, column] = part_of_pair(str(subject), attribute, value) == "train"
+        tables[attribute] = table
+    return tables
 
 
 def parts_of(scene: Scene) -> dict[str, Part]:

@@ -11,7 +11,7 @@ from optimize.data.scenes.scene import Scene, Thing
 from optimize.data.scenes.vocabulary import BY_NAME, COLOURS, COUNTS, MEDIUM, PLAIN, POSITIONS, RELATIONS, SIZES, SUBJECTS, TEXTURES, THINGS
 
 PARTS: tuple[Part, ...] = get_args(Part)
-KINDS = {"one": 0.6, "several": 0.2, "two": 0.2}
+KINDS = {"one": 0.55, "several": 0.2, "two": 0.25}
 """Shares of scenes with one thing, with several alike, and with two that differ."""
 
 THING_SHARE = 0.7

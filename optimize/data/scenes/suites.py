@@ -83,6 +83,11 @@ def suites(part: Literal["validation", "test"], per_label: int) -> list[Suite]:
     return [replace(build(part, per_label), seed=SEEDS[part] + at * SEED_STRIDE) for at, build in enumerate(builders)]
 
 
+def colour_pairs(part: Part | None) -> list[tuple[str, str]]:
+    """Subject and colour of all pairs of a part, or of all parts; letters and digits aside."""
+    return [(subject, str(colour)) for subject, colour in _pairs(part, THINGS, "colour", tuple(COLOURS))]
+
+
 def _pairs(part: Part | None, subjects: Sequence[Subject], attribute: str, values: Sequence[object]) -> list[tuple[str, object]]:
     return [(s.name, value) for s in subjects for value in values if part is None or part_of_pair(s.name, attribute, value) == part]
 

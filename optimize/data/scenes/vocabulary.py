@@ -156,9 +156,10 @@ RELATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 def telling_words() -> frozenset[str]:
     """All words that say something of a thing, prepositions of places included."""
-    phrases = [phrase for subject in SUBJECTS for phrase in (*subject.nouns, *subject.plurals)]
+    phrases = [noun for subject in SUBJECTS for noun in subject.nouns]
+    phrases += [plural for thing in THINGS for plural in thing.plurals]  # letters and digits come singly
     phrases += COLOURS
     for table in (COLOUR_WORDS, TEXTURES, TEXTURES_AFTER, SIZES, COUNTS, POSITIONS):
         phrases += [phrase for words in table.values() for phrase in words]
     phrases += [phrase for both in RELATIONS.values() for words in both for phrase in words]
-    return frozenset(word for phrase in (*phrases, *GROUNDS) for word in phrase.split())
+    return frozenset(word for phrase in (*phrases, *GROUNDS) for word in phrase.split() if word != "{}")

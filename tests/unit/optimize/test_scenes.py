@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from optimize.data.scenes.captions import COLOURED, FRAMES, HELD_OUT, VALIDATION_PHRASINGS, caption, draw_claim, draw_contrast, label
-from optimize.data.scenes.combinations import DEALT, USUAL, part_of_pair, part_of_relation, parts_of
+from optimize.data.scenes.combinations import DEALT, USUAL, part_of_pair, part_of_relation, parts_of, shown_together
 from optimize.data.scenes.dataset import CHUNK, draw_training_scenes
 from optimize.data.scenes.outlines import faces_of, mask_of
 from optimize.data.scenes.render import SIDE, render
 from optimize.data.scenes.sampling import MIN_CONTRAST, PARTS, draw_any, draw_scene
 from optimize.data.scenes.scene import ATTRIBUTES, UNSAID, UNSETTLED, Scene, Thing, encode, truth
-from optimize.data.scenes.suites import suites
+from optimize.data.scenes.suites import colour_pairs, suites
 from optimize.data.scenes.vocabulary import COLOURS, POSITIONS, RELATIONS, SUBJECTS, THINGS
 
 
@@ -107,6 +107,27 @@ def test_no_contrast_calls_an_unseen_combination_wrong() -> None:
     for scene in _drawn(300):
         contrast = draw_contrast(draw_claim(scene, rng), rng)
         assert "test" not in parts_of(contrast).values()
+
+
+def test_what_training_never_shows_together_is_told() -> None:
+    def shown(claim: Scene, scene: Scene) -> bool:
+        return bool(shown_together(encode([claim], UNSAID), encode([scene], UNSETTLED))[0, 0])
+
+    (subject, unseen), *_ = colour_pairs("test")
+    seen = next(colour for name, colour in colour_pairs("train") if name == subject)
+    other = next(name for name, colour in colour_pairs("train") if colour == unseen)
+    scene = Scene(Thing(other, unseen, count=1), background="white")
+    assert not shown(Scene(Thing(subject, count=1)), scene)  # it would be that subject in a colour it never has
+    assert shown(Scene(Thing(subject, seen, count=1)), scene)  # the claim brings its own colour
+    assert shown(Scene(Thing(other, count=1)), scene)
+    assert not shown(Scene(Thing(colour=unseen)), Scene(Thing(subject, seen, count=1), background="white"))
+
+
+def test_training_shows_what_a_caption_says_of_its_own_scene() -> None:
+    rng = random.Random(4)
+    scenes = [scene for scene in _drawn(200) if scene.second is None]
+    own = [shown_together(encode([draw_claim(scene, rng)], UNSAID), encode([scene], UNSETTLED))[0, 0] for scene in scenes]
+    assert all(own)
 
 
 TWO = Scene(

@@ -13,7 +13,7 @@ from optimize.data.scenes.render import SIDE
 def test_scenes_are_written_with_their_captions(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["--out", str(tmp_path), "--count", "3", "--seed", "5", "--json"])
     assert done.exit_code == 0, done.output
-    drawn = json.loads(done.stdout)
+    drawn = json.loads(done.stdout)["scenes"]
     assert drawn == [json.loads(line) for line in (tmp_path / CAPTIONS_NAME).read_text().splitlines()]
     for entry in drawn:
         with Image.open(entry["picture"]) as picture:
