@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,10 @@ INVERSE_STRENGTHS = (0.1, 1.0)
 MAX_SOLVER_ROUNDS = 150
 MAX_TREES = 600
 EARLY_STOPPING_ROUNDS = 40
+
+TRIAL_TREES = 50
+"""Trees after which it is decided whether lists help. On MovieLens they are worth 0.0026 AUC after 25, 0.0021 after 50 and 0.0032 at
+the end, on the synthetic clicks 0.037 after 30."""
 
 
 @dataclass(frozen=True)
@@ -110,21 +115,23 @@ def boosted_trees(
         "deterministic": True,
         "force_row_wise": True,
     }
-    best: tuple[float, BaselineResult] | None = None
-    for lists in (True, False):
-        columns = _TreeColumns(spec, parts[0], lists=lists)
-        train, validation, test = (columns.matrix(part) for part in parts)
-        data = lgb.Dataset(train, target, categorical_feature=columns.categories)
-        check = lgb.Dataset(validation, parts[1].label, reference=data, categorical_feature=columns.categories)
+    columns = _TreeColumns(spec, parts[0])
+    train, validation, test = (columns.matrix(part) for part in parts)
+
+    def fit(width: int, trees: int) -> tuple[float, Any]:
+        data = lgb.Dataset(train[:, :width], target, categorical_feature=columns.categories)
+        check = lgb.Dataset(validation[:, :width], parts[1].label, reference=data, categorical_feature=columns.categories)
         stop = lgb.early_stopping(EARLY_STOPPING_ROUNDS, verbose=False)
-        model = lgb.train(settings, data, MAX_TREES, valid_sets=[check], callbacks=[stop])
-        on_validation, on_test = (np.asarray(model.predict(x, raw_score=True), np.float64) for x in (validation, test))
-        score = auc(parts[1].label, on_validation)
-        if best is None or score > best[0]:
-            chosen = f"{model.best_iteration} trees, {'with' if lists else 'without'} lists"
-            best = (score, BaselineResult("LightGBM", chosen, on_validation, on_test))
-    assert best is not None
-    return best[1]
+        model = lgb.train(settings, data, trees, valid_sets=[check], callbacks=[stop])
+        return model.best_score["valid_0"]["auc"], model
+
+    width = train.shape[1]
+    if width > columns.without_lists:
+        width = max(width, columns.without_lists, key=lambda tried: fit(tried, TRIAL_TREES)[0])
+    _, model = fit(width, MAX_TREES)
+    chosen = f"{model.best_iteration} trees, {'with' if width > columns.without_lists else 'without'} lists"
+    on_validation, on_test = (np.asarray(model.predict(x[:, :width], raw_score=True), np.float64) for x in (validation, test))
+    return BaselineResult("LightGBM", chosen, on_validation, on_test)
 
 
 def _one_hot(spec: FeatureSpec, part: Encoded) -> sparse.csr_matrix:
@@ -143,32 +150,40 @@ def _one_hot(spec: FeatureSpec, part: Encoded) -> sparse.csr_matrix:
 
 
 class _TreeColumns:
-    """Columns for trees: codes of single ids, counts of frequent list values, raw numbers."""
+    """Columns for trees: codes of single ids, raw numbers, counts of frequent list values.
+
+    Lists come last, so that a matrix without them is the first `without_lists` columns of one with them.
+    """
 
     MOST_LIST_VALUES = 24
 
-    def __init__(self, spec: FeatureSpec, train: Interactions, *, lists: bool) -> None:
+    def __init__(self, spec: FeatureSpec, train: Interactions) -> None:
         self._codes: dict[str, dict[Any, int]] = {}
-        self._values: dict[str, list[Any]] = {}
+        self._positions: dict[str, dict[Any, int]] = {}
         self._numbers = [number.name for number in spec.numeric]
         for field in spec.categorical:
-            if field.is_list and not lists:
-                continue
-            values, counts = np.unique(train.columns[field.name].astype(str), return_counts=True)
-            by_count = [str(value) for value in values[np.argsort(-counts, kind="stable")]]
+            counts = Counter(train.columns[field.name].ravel().tolist())
+            by_count = sorted(counts, key=lambda value: (-counts[value], str(value)))
             if field.is_list:
-                self._values[field.name] = by_count[: self.MOST_LIST_VALUES]
+                self._positions[field.name] = {value: i for i, value in enumerate(by_count[: self.MOST_LIST_VALUES], 1)}
             else:
                 self._codes[field.name] = {value: i for i, value in enumerate(by_count, 1)}
         self.categories = list(range(len(self._codes)))
+        self.without_lists = len(self._codes) + len(self._numbers)
 
     def matrix(self, part: Interactions) -> npt.NDArray[np.float32]:
         """Feature matrix ``(B, F) float32``; code 0 is an unseen id."""
-        columns: list[Any] = []
-        for name, codes in self._codes.items():
-            columns.append([codes.get(value, 0) for value in part.columns[name].astype(str).tolist()])
-        columns += [part.columns[name] for name in self._numbers]
-        for name, values in self._values.items():
-            text = part.columns[name].astype(str)
-            columns += [(text == value).sum(axis=1) for value in values]
-        return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
+        singles = [_looked_up(codes, part.columns[name]) for name, codes in self._codes.items()]
+        singles += [part.columns[name] for name in self._numbers]
+        blocks = [np.stack(singles, axis=1).astype(np.float32)]
+        for name, positions in self._positions.items():
+            lists = part.columns[name]
+            at = np.arange(len(lists))[:, None] * (len(positions) + 1) + _looked_up(positions, lists)
+            counts = np.bincount(at.ravel(), minlength=len(lists) * (len(positions) + 1))
+            blocks.append(counts.reshape(len(lists), -1)[:, 1:].astype(np.float32))
+        return np.concatenate(blocks, axis=1)
+
+
+def _looked_up(codes: dict[Any, int], values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Code of each value, 0 where it has none; hashed one by one, as NumPy sorts and compares text many times slower."""
+    return np.fromiter((codes.get(value, 0) for value in values.ravel().tolist()), np.int64, values.size).reshape(values.shape)
