@@ -160,7 +160,7 @@ def _cut(edit: Edit, stream: Stream, kept: Kept, moments: Mapping[str, Moments])
 
 def _narrow_source(edit: Edit, stream: Stream, source: ir.Value, kept: Kept) -> None:
     """Take the kept channels of a value that is made whole."""
-    readers = [(node, index) for node, index in source.uses() if (node, index) in stream.reads[source]]
+    readers = stream.reads.get(source, [])
     if not readers:
         return
     places = edit.constant(np.flatnonzero(kept), f"{source.name}/channels")
