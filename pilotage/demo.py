@@ -6,6 +6,7 @@ neither is to be had, synthetic ad clicks, and the demo says so.
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
@@ -29,6 +30,9 @@ WHEEL = "recbole==1.2.1"
 
 DOWNLOAD_LIMIT_S = 120
 LOAD_S = 20
+EMBEDDED = Path(__file__).parents[1] / "models" / "clip-scenes"
+"""The bundle of a small CLIP, which comes with the repository."""
+PICTURES = 6
 SHOWN = 5
 
 console = Console(highlight=False)
@@ -49,7 +53,7 @@ def demo(
     load_s: Annotated[int, typer.Option(min=1, max=600, help="Seconds of load test.")] = LOAD_S,
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
 ) -> None:
-    """Train, optimize, bundle, serve, rank, load-test and sum up."""
+    """Train, optimize, bundle, serve, rank, classify, load-test and sum up."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that blocks end and stop what they started
     started = time.perf_counter()
     data, source = find_data(data_path)
@@ -64,16 +68,23 @@ def demo(
     step(3, "bundle the chosen variant")
     stage("bundle", "create", run, "--out", bundle, "--replace", json_out=False)
     step(4, "serve it with BentoML")
-    with running_service(bundle, free_port(), out / "service.log") as url:
+    with running_service([bundle, *embedded()], free_port(), out / "service.log") as url:
         step(5, "rank a real user's candidates" if data == "movielens" else "rank a made-up user's candidates")
         show_ranking(url, run)
-        step(6, f"load it with Locust for {load_s} s")
+        step(6, "classify pictures by labels that their model was not trained for")
+        if embedded():
+            show_classification(url, out / "scenes")
+        else:
+            console.print(f"left out: the small CLIP comes with the repository, and {EMBEDDED} is not there")
+        step(7, f"load it with Locust for {load_s} s")
         measured = stage(
             "loadtest", "--host", url, "--profile", "latency", "--duration-s", load_s,
             "--requests-file", run / "requests.jsonl", "--out", load, "--json",
         )  # fmt: skip
     summarize(training, report, measured)
-    console.print(f"\noptimize report  {run}/variants/report.html\nload report      {load}/report.html\nbundle           {bundle}")
+    console.print(
+        f"\noptimize report  {run}/variants/report.html\nload report      {load}/report.html\nbundle           {bundle}", soft_wrap=True
+    )
     console.print(f"\nDone in {time.perf_counter() - started:.0f} s; the service is stopped. `make serve` starts it to stay.")
 
 
@@ -147,9 +158,29 @@ def show_ranking(url: str, run: Path) -> None:
         console.print(f"  {rank}. {item['probability']:.3f}  {names.get(str(item['id']), item['id'])}")
 
 
+def embedded() -> list[Path]:
+    """The CLIP bundle, where the repository is at hand; an installed wheel does not carry it."""
+    return [EMBEDDED] if EMBEDDED.is_dir() else []
+
+
+def show_classification(url: str, folder: Path) -> None:
+    """Draw pictures of combinations that the model has never seen; ask for each which of all such combinations it shows."""
+    made = stage("scenes", "--count", PICTURES, "--seed", int(time.time()) % 2**16, "--out", folder, "--json")
+    drawn, labels = made["scenes"], made["labels"]
+    pictures = [base64.b64encode(Path(entry["picture"]).read_bytes()).decode() for entry in drawn]
+    body = json.dumps({"images": pictures, "labels": labels, "top_k": 2}).encode()
+    call = urllib.request.Request(f"{url}/v1/classify", body, {"content-type": "application/json"})  # noqa: S310 - our own service
+    with direct(call, timeout=30) as response:
+        answer = json.load(response)
+    console.print(f"{len(drawn)} pictures, drawn just now ({folder}), {len(labels)} labels; the best two:")
+    for entry, image in zip(drawn, answer["images"], strict=True):
+        shown = ", ".join(f"{label['probability']:.3f} {label['label']}" for label in image["labels"])
+        console.print(f"  {Path(entry['picture']).name}  {shown}{'' if image['best'] == entry['caption'] else '  ✗ ' + entry['caption']}")
+
+
 def summarize(training: dict[str, Any], report: dict[str, Any], measured: dict[str, Any]) -> None:
     """Print quality, variants and latencies as three small tables."""
-    step(7, "summary")
+    step(8, "summary")
     quality = Table(title=f"quality on {training['rows']['test']} test interactions of {training['data']}", title_justify="left")
     for title in ("model", "AUC", "NE", "gAUC", "NDCG@10", "pred/obs"):
         quality.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)

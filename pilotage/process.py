@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,8 +38,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_service(bundle: Path, port: int, log: Path) -> Iterator[str]:
-    """Serve `bundle` in a process group of its own; give the address once ``/readyz`` says yes, stop all of it at the end.
+def running_service(bundles: Sequence[Path], port: int, log: Path) -> Iterator[str]:
+    """Serve `bundles` in a process group of its own; give the address once ``/readyz`` says yes, stop all of it at the end.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def running_service(bundle: Path, port: int, log: Path) -> Iterator[str]:
     log.parent.mkdir(parents=True, exist_ok=True)
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as sink:
-        command = [sys.executable, "-m", "pilotage.cli", "serve", str(bundle), "--port", str(port)]
+        command = [sys.executable, "-m", "pilotage.cli", "serve", *map(str, bundles), "--port", str(port)]
         service = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             _wait_ready(service, url, log)

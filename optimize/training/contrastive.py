@@ -36,6 +36,7 @@ from optimize.data.scenes.scene import ATTRIBUTES, UNSAID, UNSETTLED, Codes, Sce
 from optimize.data.scenes.vocabulary import MEDIUM, telling_words
 from optimize.features.words import PAD_ID, UNKNOWN_ID
 from optimize.models.clip_small import ClipSmall
+from optimize.training.loop import TrainingDiverged
 from optimize.training.zero_shot import Embeddings
 
 EVALUATION_ROWS = 256
@@ -138,9 +139,15 @@ def train(
         Accuracy on the validation part, for the record; nothing is chosen by it here.
     on_step
         Called with the step, the number of steps and the loss.
+
+    Raises
+    ------
+    TrainingDiverged
+        The loss became NaN or infinite.
     """
     rng, order = random.Random(seed), np.random.default_rng(seed)
-    batches = len(data) // settings.batch_size
+    size = min(settings.batch_size, len(data))
+    batches = len(data) // size
     steps = settings.epochs * batches
     codes, labels = encode(data.scenes, UNSETTLED), _label_set_targets(data.scenes)
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -155,7 +162,7 @@ def train(
     step = 0
     for epoch in range(1, settings.epochs + 1):
         started, losses = time.perf_counter(), []
-        for index in order.permutation(len(data))[: batches * settings.batch_size].reshape(batches, -1):
+        for index in order.permutation(len(data))[: batches * size].reshape(batches, size):
             model.train()
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * _schedule(step, steps, settings.warmup_steps)
@@ -178,6 +185,10 @@ def train(
             with torch.no_grad():  # the ramp keeps the first, random weights out of a young average
                 torch._foreach_lerp_(average, weights, 1 - min(settings.averaging, (1 + step) / (10 + step)))
             on_step(step, steps, losses[-1])
+        if not np.isfinite(losses).all():
+            raise TrainingDiverged(
+                f"the training loss became {losses[-1]} in epoch {epoch}; try a lower learning_rate than {settings.learning_rate}"
+            )
         current = [value.clone() for value in weights]
         _assign(weights, average)
         score = validate(TorchTowers(model, tokenizer))

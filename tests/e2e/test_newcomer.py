@@ -14,6 +14,7 @@ import pytest
 
 from optimize.training.records import RunRecord, read_run
 from pilotage.cli import STAGES
+from pilotage.demo import EMBEDDED, PICTURES
 from pilotage.process import free_port, running_service
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def run_record(demo: tuple[Path, str]) -> RunRecord:
 
 @pytest.fixture(scope="module")
 def service(demo: tuple[Path, str]) -> Iterator[str]:
-    with running_service(demo[0] / "bundle", free_port(), demo[0] / "again.log") as url:
+    with running_service([demo[0] / "bundle", EMBEDDED], free_port(), demo[0] / "again.log") as url:
         yield url
 
 
@@ -55,6 +56,14 @@ def test_demo_sums_up_quality_variants_choice_and_latencies(demo: tuple[Path, st
     for file in (page, out / "loadtest/report.html", out / "bundle/manifest.json"):
         assert str(file) in text or str(file.parent) in text
         assert file.is_file()
+
+
+def test_demo_classifies_pictures_that_it_draws(demo: tuple[Path, str]) -> None:
+    out, text = demo
+    shown = re.findall(r"(scene-\d+\.png)  [01]\.\d{3} an? \w+", text)
+    assert len(shown) == PICTURES
+    assert all((out / "scenes" / name).is_file() for name in shown)
+    assert text.count("✗") <= PICTURES // 2  # nine of ten are right, on average
 
 
 def test_demo_leaves_no_process_behind(demo: tuple[Path, str]) -> None:

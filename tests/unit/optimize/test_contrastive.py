@@ -21,6 +21,7 @@ from optimize.training.contrastive import (
     tokenize,
     train,
 )
+from optimize.training.loop import TrainingDiverged
 from optimize.training.zero_shot import choose
 
 TINY = ClipSmallSettings(stem=(4, 8), width=16, heads=2, hidden=16, embedding_size=16)
@@ -132,3 +133,25 @@ def test_a_model_that_answers_the_same_to_all_gets_no_two_way_question_right() -
 def test_settings_out_of_bounds_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         ContrastiveSettings.model_validate({name: value})
+
+
+def test_a_loss_that_is_no_number_ends_the_training(scenes: Scenes) -> None:
+    tokenizer = _tokenizer()
+    torch.manual_seed(0)
+    model = ClipSmall(TINY, tokenizer.get_vocab_size())
+    with torch.no_grad():
+        model.image.head.weight.fill_(float("nan"))
+    with pytest.raises(TrainingDiverged, match="learning_rate"):
+        train(model, tokenizer, scenes, ContrastiveSettings(scenes=128, epochs=1), 0, lambda towers: 0.0, lambda *step: None)
+
+
+def test_fewer_scenes_than_a_batch_are_one_batch() -> None:
+    tokenizer = _tokenizer()
+    torch.manual_seed(0)
+    steps: list[int] = []
+    settings = ContrastiveSettings(scenes=100, epochs=2)
+    data = draw_training_scenes(20, 0)
+    train(
+        ClipSmall(TINY, tokenizer.get_vocab_size()), tokenizer, data, settings, 0, lambda towers: 0.0, lambda step, *_: steps.append(step)
+    )
+    assert steps == [1, 2]
