@@ -7,6 +7,7 @@ allocation that the garbage collector tracks; everything else waits until the lo
 from __future__ import annotations
 
 import io
+import zipfile
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.contract.errors import SettingsError
 from serving.contract.files import write_bytes
 
 SAMPLES_NAME = "samples.npz"
@@ -97,6 +99,30 @@ class Recorder:
             errors=dict(self._errors),
             unanswered=self.sent - len(self._started_s),
         )
+
+
+def read_samples(path: Path) -> Samples:
+    """Read what `write_samples` wrote. Kinds of errors are not in the file, nor is how many requests were left unanswered.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be read, or is no file of this schema version.
+    """
+    columns = {"started_s": np.float64, "latency_ms": np.float64, "ok": np.bool_, "answer_bytes": np.int64, "candidates": np.int64}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            version = int(file["schema_version"])
+            if version != SAMPLES_SCHEMA_VERSION:
+                raise SettingsError(f"{path} holds samples of schema version {version}; this program reads {SAMPLES_SCHEMA_VERSION}")
+            arrays = {name: np.asarray(file[name], dtype=dtype) for name, dtype in columns.items()}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise SettingsError(f"{path} cannot be read as samples of a load test: {error}") from error
+    lengths = {name: array.shape for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise SettingsError(f"{path} cannot be read as samples of a load test: its columns differ in length, {lengths}")
+    failures = int(np.count_nonzero(~arrays["ok"]))
+    return Samples(**arrays, errors={"not told by the file": failures} if failures else {})
 
 
 def write_samples(samples: Samples, target: Path) -> None:

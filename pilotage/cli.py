@@ -24,6 +24,7 @@ STAGES = {
     "bundle": ("optimize.cli.bundle", "Make, check and import bundles."),
     "serve": ("serving.cli", "Serve a bundle over HTTP."),
     "loadtest": ("loadtests.cli", "Load a running service and report latencies."),
+    "judge": ("loadtests.judging", "Judge a canary by its samples and a baseline's: pass, fail or inconclusive."),
     "demo": ("pilotage.demo", "All of it in one go, on real clicks."),
 }
 

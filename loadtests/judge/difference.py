@@ -1,8 +1,8 @@
 """How far apart are two shares? A confidence sequence for the difference.
 
 If the baseline's share is ``p`` and the canary's at least ``p + δ``, the product of the evidences of both arms (`mixture.py`) against just
-that is evidence against it; the smallest product over all p is evidence against "the difference is at least δ", as in `ratio.py`. The grid
-of p is so fine that evidence between two of its points differs by less than the wealth that is kept from the bets.
+that is evidence against it; the smallest product over all p is evidence against "the difference is at least δ", as in `ratio.py`. One arm's
+evidence falls with p and the other's rises, so there is one valley: it is looked for on a coarse grid, then on a fine one around it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit
+from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from loadtests.judge.mixture import log_evidence_above, log_evidence_below
 
 GRID = expit(np.linspace(-16, 16, 601))
 """Shares from 1e-7 to 1 − 1e-7, 5 % apart in the odds."""
+
+COARSE = 8
+"""Steps of `GRID` in one of the coarse grid."""
+
+FINE = 48
+"""Points around the valley: 1 % apart in the odds."""
 
 HALVINGS = 20
 """Ends of an interval are found to one part in a million."""
@@ -46,13 +53,21 @@ class SharePair:
 
     def log_evidence_less(self, difference: float) -> float:
         """Log evidence against "the difference is at least `difference`"."""
-        share = GRID[GRID + difference < 1]
+        coarse = GRID[::COARSE][GRID[::COARSE] + difference < 1]
+        evidence = self._against(coarse, difference)
+        valley = int(np.argmin(evidence))
+        around = coarse[max(0, valley - 1)], coarse[min(len(coarse) - 1, valley + 1)]
+        fine = expit(np.linspace(logit(around[0]), logit(around[1]), FINE))
+        return float(min(evidence[valley], self._against(fine, difference).min()))
+
+    def _against(self, share: NDArray[np.float64], difference: float) -> NDArray[np.float64]:
+        """Evidence against each share of the baseline's with one of the canary's that is higher by at least the difference."""
         evidence = log_evidence_above(self.baseline_events, self.baseline_requests, share, self.planned)
         least = share + difference
         # Every share of the canary's is at least one that is not above zero: nothing speaks against it.
         bound = least > 0
         evidence[bound] += log_evidence_below(self.canary_events, self.canary_requests, least[bound], self.planned)
-        return float(evidence.min())
+        return evidence
 
     def swapped(self) -> SharePair:
         """The same with the arms exchanged."""

@@ -60,7 +60,7 @@ class NotSlowerCase:
         return Account(effect, sentence, int(canary[0]), int(baseline[0]), correlated)
 
     def _fewest(self) -> int:
-        return int(min(self._latencies.canary.at_or_above()[0, 0], self._latencies.baseline.at_or_above()[0, 0]))
+        return int(min(self._latencies.canary.total[0], self._latencies.baseline.total[0]))
 
 
 class QuantileRatioCase:
@@ -74,7 +74,7 @@ class QuantileRatioCase:
     def log_evidence(self, needed: float) -> float:
         """Log evidence that the ratio is above the tolerated one."""
         tolerated = self._objective.tolerated_ratio
-        if self._test.most_evidence_slower(tolerated)[0] < needed:
+        if not self._test.shows_slower(tolerated, needed)[0]:
             return 0.0
         return float(self._test.log_evidence_slower(tolerated)[0])
 

@@ -63,9 +63,10 @@ class RatioTest:
 
     def learn(self) -> None:
         """Move the thresholds to the quantiles of the counts, once these have grown enough."""
-        tails = (self._latencies.canary.at_or_above(), self._latencies.baseline.at_or_above())
-        total = min(float(tail[:, 0].min()) for tail in tails)
+        arms = (self._latencies.canary, self._latencies.baseline)
+        total = min(float(arm.total.min()) for arm in arms)
         if total >= max(self._next, 1 / self._share):
+            tails = [arm.at_or_above() for arm in arms]
             self._next = total * GROWTH
             self._edges = np.stack([edge_with_share(tail, self._share) for tail in tails], axis=1)
 
@@ -76,6 +77,13 @@ class RatioTest:
     def log_evidence_slower(self, ratio: float) -> Floats:
         """Log evidence against "the ratio is at most `ratio`", ``(R,) float64``."""
         return _smallest(*self._slower(), cells_between(ratio) + 1)
+
+    def shows_slower(self, ratio: float, log_needed: float) -> NDArray[np.bool_]:
+        """Whether that evidence reaches what is needed, ``(R,) bool``; cheap as long as it is far from it."""
+        shown = self.most_evidence_slower(ratio) >= log_needed
+        if shown.any():
+            shown[shown] = _smallest(*self._slower(shown), cells_between(ratio) + 1) >= log_needed
+        return shown
 
     def log_evidence_faster(self, ratio: float) -> Floats:
         """Log evidence against "the ratio is at least `ratio`", ``(R,) float64``."""
@@ -101,19 +109,19 @@ class RatioTest:
         high = _last(lambda cells: bool(_smallest(*faster, -cells)[0] >= log_needed), -most, most)
         return (0.0 if low is None else math.exp(low * STEP)), (math.inf if high is None else math.exp(-high * STEP))
 
-    def _slower(self) -> tuple[Floats, Floats]:
+    def _slower(self, lanes: NDArray[np.bool_] | slice = slice(None)) -> tuple[Floats, Floats]:
         """Evidence by edge that the baseline's share above it is below s, that the canary's is above, ``(R, K + 1)`` each."""
-        return self._against(log_evidence_below, 1), self._against(log_evidence_above, 0)
+        return self._against(log_evidence_below, 1, lanes), self._against(log_evidence_above, 0, lanes)
 
     def _faster(self) -> tuple[Floats, Floats]:
         # The baseline's quantile lies somewhere in a cell: the count that is less favourable is that at the cell's upper edge.
         above = self._against(log_evidence_above, 1)
         return np.concatenate([above[:, 1:], above[:, -1:]], axis=1), self._against(log_evidence_below, 0)
 
-    def _against(self, evidence: Evidence, arm: int) -> Floats:
+    def _against(self, evidence: Evidence, arm: int, lanes: NDArray[np.bool_] | slice = slice(None)) -> Floats:
         """Evidence at every edge for one arm; worked out once for each count, of which there are fewer than edges."""
-        tail = (self._latencies.canary, self._latencies.baseline)[arm].at_or_above()
-        effect = self._dispersion.factor()[:, arm]
+        tail = (self._latencies.canary, self._latencies.baseline)[arm].at_or_above()[lanes]
+        effect = self._dispersion.factor()[lanes, arm]
         rows = []
         for row, each in zip(tail, effect, strict=True):
             counts, where = np.unique(row, return_inverse=True)

@@ -76,6 +76,8 @@ class Counts:
 
     def __init__(self, lanes: int, scale: Scale) -> None:
         self.scale = scale
+        self.total = np.zeros(lanes, dtype=np.int64)
+        """Samples, ``(R,) int64``."""
         self._counts = np.zeros((lanes, scale.cells), dtype=np.int64)
         self._tail: Cells | None = None
 
@@ -83,6 +85,7 @@ class Counts:
         """Count samples, ``(R, N) int64`` as `Scale.place` returned them."""
         lane, column = np.nonzero(cells >= 0)
         np.add.at(self._counts, (lane, cells[lane, column]), 1)
+        self.total += np.bincount(lane, minlength=len(self.total))
         self._tail = None
 
     def at_or_above(self) -> Cells:

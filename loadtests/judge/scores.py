@@ -77,16 +77,16 @@ class ScoresTest:
         self._learn()
 
     def _learn(self) -> None:
-        pooled = self._arms[0].at_or_above() + self._arms[1].at_or_above()
-        if pooled[:, 0].min() < max(self._next, 2 * len(SHARES)):
+        if (self._arms[0].total + self._arms[1].total).min() < max(self._next, 2 * len(SHARES)):
             return
+        pooled = self._arms[0].at_or_above() + self._arms[1].at_or_above()
         self._next = float(pooled[:, 0].min()) * GROWTH
         self._edges = np.stack([edge_with_share(pooled, share) for share in SHARES], axis=1)
         self._above = pooled[np.arange(len(pooled))[:, None], self._edges] / pooled[:, :1]
 
     def samples(self) -> Cells:
         """Scores of canary and baseline, ``(R, 2) int64``."""
-        return np.stack([arm.at_or_above()[:, 0] for arm in self._arms], axis=1)
+        return np.stack([arm.total for arm in self._arms], axis=1)
 
     def log_evidence(self) -> Floats:
         """Log evidence that the distance is above the tolerated one, ``(R,) float64``: the mean over both directions and both tails."""

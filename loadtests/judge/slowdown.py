@@ -67,9 +67,9 @@ class SlowdownTest:
 
     def learn(self) -> None:
         """Set the thresholds from the counts, once these have grown enough."""
-        canary, baseline = self._latencies.canary.at_or_above(), self._latencies.baseline.at_or_above()
-        if (canary[:, 0] + baseline[:, 0]).min() < self._next:
+        if (self._latencies.canary.total + self._latencies.baseline.total).min() < self._next:
             return
+        canary, baseline = self._latencies.canary.at_or_above(), self._latencies.baseline.at_or_above()
         pooled = shifted(canary, self.margin) + baseline
         # Everything counts as above the lowest edge, whatever was shifted past it.
         pooled[:, 0] = canary[:, 0] + baseline[:, 0]
@@ -90,8 +90,8 @@ class SlowdownTest:
 
     def log_evidence(self) -> NDArray[np.float64]:
         """Log of the evidence that the canary is slower, ``(R,) float64``; 0 until enough independent requests were seen."""
-        tails = self._latencies.canary.at_or_above(), self._latencies.baseline.at_or_above()
-        independent = np.minimum(tails[0][:, 0], tails[1][:, 0]) / self._bets.dispersion.factor()[:, 0]
+        smaller = np.minimum(self._latencies.canary.total, self._latencies.baseline.total)
+        independent = smaller / self._bets.dispersion.factor()[:, 0]
         return np.where(independent >= MIN_INDEPENDENT, self._bets.log_wealth(), 0.0)
 
     def strongest(self) -> Cells:

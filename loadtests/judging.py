@@ -1,0 +1,126 @@
+"""``pilotage judge``: judge a canary by its samples, beside a baseline's or alone.
+
+Exit codes: 0 pass, 1 fail, 2 wrong use, 4 inconclusive.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from loadtests.judge import Arm, Objective, Policy, Verdict
+
+Made = TypeVar("Made")
+
+app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False)
+
+EXIT_FAILED, EXIT_WRONG_USE, EXIT_INCONCLUSIVE = 1, 2, 4
+"""3 is for what could not be carried out (infrastructure), which says nothing about the canary; this is an answer."""
+
+
+@app.command(name="judge")
+def judge(
+    canary: Annotated[Path, typer.Argument(help="samples.npz of the release.")],
+    baseline: Annotated[
+        Path | None, typer.Argument(help="samples.npz of the version before, loaded at the same time, clocks started together.")
+    ] = None,
+    *,
+    objectives: Annotated[
+        Path | None, typer.Option(help="TOML file with objectives and policy; else what a canary is asked by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the verdict, such as verdict.json.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON on stdout.")] = False,
+) -> None:
+    """Judge a canary: pass (exit code 0), fail (1) or inconclusive (4)."""
+    from loadtests.judge import Batch, Judge, JudgeError
+    from serving.contract.errors import SettingsError
+    from serving.contract.files import write_bytes
+
+    try:
+        asked, policy = _objectives(objectives)
+        if baseline is None and any(objective.two_arms for objective in asked):
+            raise SettingsError("objectives compare with a baseline: name its samples, or give --objectives with limits alone")
+        judged = Judge(asked, policy)
+        judged.add(Batch(_arm(canary)) if baseline is None else Batch(_arm(canary), _arm(baseline)))
+        verdict = judged.verdict()
+        if out is not None:
+            write_bytes(out, verdict.to_json().encode())
+    except (SettingsError, JudgeError, OSError) as error:
+        typer.echo(f"pilotage judge: {error}", err=True)
+        raise typer.Exit(EXIT_WRONG_USE) from error
+    if as_json:
+        typer.echo(verdict.to_json(), nl=False)
+    _print(verdict)
+    if verdict.status != "pass":
+        raise typer.Exit(EXIT_FAILED if verdict.status == "fail" else EXIT_INCONCLUSIVE)
+
+
+def _arm(path: Path) -> Arm:
+    from loadtests.judge import Arm
+    from loadtests.samples import read_samples
+
+    samples = read_samples(path)
+    return Arm(started_s=samples.started_s, latency_ms=samples.latency_ms, ok=samples.ok)
+
+
+def _objectives(path: Path | None) -> tuple[tuple[Objective, ...], Policy]:
+    """Read objectives and policy; what the file leaves out has its default.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or names what there is not.
+    """
+    from loadtests import judge as room
+    from serving.contract.errors import SettingsError
+
+    if path is None:
+        return room.CANARY_OBJECTIVES, room.Policy()
+    kinds: dict[str, type[Objective]] = {
+        "not_slower": room.NotSlower,
+        "quantile_ratio": room.QuantileRatio,
+        "error_increase": room.ErrorIncrease,
+        "quantile_limit": room.QuantileLimit,
+        "error_limit": room.ErrorLimit,
+    }
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    unknown = document.keys() - kinds.keys() - {"policy"}
+    if unknown:
+        raise SettingsError(f"{path} has the unknown tables {', '.join(sorted(unknown))}; there are policy, {', '.join(kinds)}")
+    asked: list[Objective] = []
+    for name, kind in kinds.items():
+        tables: Any = document.get(name, [])
+        asked += [_made(path, name, kind, table) for table in (tables if isinstance(tables, list) else [tables])]
+    policy = _made(path, "policy", room.Policy, document.get("policy", {}))
+    return tuple(asked) or room.CANARY_OBJECTIVES, policy
+
+
+def _made(path: Path, name: str, kind: type[Made], table: Any) -> Made:
+    from loadtests.judge import JudgeError
+    from serving.contract.errors import SettingsError
+
+    try:
+        return kind(**table)
+    except (TypeError, JudgeError) as error:
+        raise SettingsError(f"{path}, table {name}: {error}") from error
+
+
+def _print(verdict: Verdict) -> None:
+    """Print the sentences for a person, on stderr."""
+    from rich.console import Console
+
+    colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for finding in verdict.findings:
+        console.print(f"  [{colour[finding.status]}]{finding.status:12}[/] {finding.objective}: ", end="")
+        console.print(finding.sentence, markup=False)
+    console.print(f"[bold {colour[verdict.status]}]{verdict.sentence}[/]")
+    if not verdict.lag_measured:
+        console.print("how late the generator sent requests was not measured; a late one measures itself", style="dim")

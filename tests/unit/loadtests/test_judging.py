@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from loadtests.judge import Verdict
+from loadtests.judging import app
+from loadtests.samples import Samples, read_samples, write_samples
+from serving.contract.errors import SettingsError
+
+
+def _samples(count: int, seed: int, times: float = 1.0) -> Samples:
+    draw = np.random.default_rng(seed)
+    ok = draw.random(count) >= 0.001
+    return Samples(
+        started_s=0.01 * np.arange(count),
+        latency_ms=times * np.exp(0.5 * draw.standard_normal(count)),
+        ok=ok,
+        answer_bytes=np.full(count, 100),
+        candidates=np.full(count, 10),
+        errors={"HTTP 500": int((~ok).sum())},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("samples")
+    write_samples(_samples(6000, 1), folder / "baseline.npz")
+    write_samples(_samples(6000, 2), folder / "same.npz")
+    write_samples(_samples(6000, 3, times=1.5), folder / "slow.npz")
+    write_samples(_samples(100, 4), folder / "few.npz")
+    return folder
+
+
+def _judge(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_samples_survive_their_file(folder: Path) -> None:
+    read, written = read_samples(folder / "same.npz"), _samples(6000, 2)
+    for name in ("started_s", "latency_ms", "ok", "answer_bytes", "candidates"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
+
+
+def test_files_that_are_no_samples_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("no")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    np.savez(tmp_path / "later.npz", schema_version=np.int64(99))
+    for name, message in (
+        ("text", "cannot be read"),
+        ("other", "cannot be read"),
+        ("later", "schema version 99"),
+        ("absent", "cannot be read"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            read_samples(tmp_path / f"{name}.npz")
+
+
+def test_pass_fail_and_inconclusive_have_exit_codes_of_their_own(folder: Path, tmp_path: Path) -> None:
+    passed = _judge(folder / "same.npz", folder / "baseline.npz", "--out", tmp_path / "verdict.json")
+    assert passed.exit_code == 0, passed.output
+    assert Verdict.from_json((tmp_path / "verdict.json").read_bytes()).status == "pass"
+    failed = _judge(folder / "slow.npz", folder / "baseline.npz")
+    assert failed.exit_code == 1
+    assert "the canary is slower" in failed.output
+    few = _judge(folder / "few.npz", folder / "baseline.npz", "--json")
+    assert few.exit_code == 4
+    assert json.loads(few.stdout)["status"] == "inconclusive"
+
+
+def test_one_arm_is_judged_by_limits_from_a_file(folder: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "objectives.toml"
+    asked.write_text(
+        "[[quantile_limit]]\nquantile = 0.99\nlimit_ms = 4.0\n[error_limit]\nmax_error_pct = 1.0\n[policy]\nfalse_alarm = 0.02\n"
+    )
+    assert _judge(folder / "same.npz", "--objectives", asked).exit_code == 0
+    assert _judge(folder / "slow.npz", "--objectives", asked).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[p99]", "unknown tables p99"),
+        ("[quantile_limit]\nquantile = 0.99", "limit_ms"),
+        ("[quantile_limit]\nquantile = 99\nlimit_ms = 1", "quantile is 99"),
+        ("[policy]\nalpha = 1", "alpha"),
+        ("no toml", "cannot be read"),
+    ],
+)
+def test_objectives_that_cannot_be_are_wrong_use(folder: Path, tmp_path: Path, text: str, message: str) -> None:
+    asked = tmp_path / "objectives.toml"
+    asked.write_text(text)
+    result = _judge(folder / "same.npz", "--objectives", asked)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_comparison_without_a_baseline_is_wrong_use(folder: Path) -> None:
+    result = _judge(folder / "same.npz")
+    assert result.exit_code == 2
+    assert "name its samples" in result.output
