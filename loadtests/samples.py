@@ -10,7 +10,7 @@ import io
 import zipfile
 from array import array
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,20 +109,26 @@ def read_samples(path: Path) -> Samples:
     SettingsError
         It cannot be read, or is no file of this schema version.
     """
-    columns = {"started_s": np.float64, "latency_ms": np.float64, "ok": np.bool_, "answer_bytes": np.int64, "candidates": np.int64}
     try:
         with np.load(path, allow_pickle=False) as file:
             version = int(file["schema_version"])
             if version != SAMPLES_SCHEMA_VERSION:
                 raise SettingsError(f"{path} holds samples of schema version {version}; this program reads {SAMPLES_SCHEMA_VERSION}")
-            arrays = {name: np.asarray(file[name], dtype=dtype) for name, dtype in columns.items()}
+            samples = Samples(
+                started_s=file["started_s"].astype(np.float64),
+                latency_ms=file["latency_ms"].astype(np.float64),
+                ok=file["ok"].astype(np.bool_),
+                answer_bytes=file["answer_bytes"].astype(np.int64),
+                candidates=file["candidates"].astype(np.int64),
+                errors={},
+            )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise SettingsError(f"{path} cannot be read as samples of a load test: {error}") from error
-    lengths = {name: array.shape for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        raise SettingsError(f"{path} cannot be read as samples of a load test: its columns differ in length, {lengths}")
-    failures = int(np.count_nonzero(~arrays["ok"]))
-    return Samples(**arrays, errors={"not told by the file": failures} if failures else {})
+    columns = (samples.started_s, samples.latency_ms, samples.ok, samples.answer_bytes, samples.candidates)
+    if any(column.shape != (len(samples),) for column in columns):
+        raise SettingsError(f"{path} cannot be read as samples of a load test: its columns differ in length")
+    failures = int(np.count_nonzero(~samples.ok))
+    return replace(samples, errors={"not told by the file": failures} if failures else {})
 
 
 def write_samples(samples: Samples, target: Path) -> None:
