@@ -21,7 +21,7 @@ help:           ## list the commands
 $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (1 to 3 minutes with a CPU build of torch; the CUDA build is gigabytes) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[optimize,loadtest,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[optimize,loadtest,rollout,local,dev]'
 	@# pip compiles 17,000 files with one core, a third of its time; what only their own tests import is left out.
 	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/|/testing/_internal/' $(VENV)/lib || true
 	@# A trained text encoder (90 MB, MIT) that the passes are tested on; what it asks for besides, to run by itself, is not needed.
