@@ -10,7 +10,7 @@ import torch
 from benchmarks.naive_model import NaiveDcnV2, NaiveFeatures, load_naive
 from benchmarks.seeded import FP32, INT8, Seeded
 from benchmarks.services import Client
-from loadtests.users.payloads import generate
+from loadtests.sources.payloads import generate
 from serving.contract.fields import FeatureSpec
 from serving.features.columns import ColumnEncoder
 from serving.features.requests import RequestDecoder

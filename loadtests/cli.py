@@ -44,7 +44,7 @@ def loadtest(
     """
     from loadtests.generator import Order
     from loadtests.load_profile import load_profile
-    from loadtests.users.service import check_host, fetch_model
+    from loadtests.sources.service import check_host, fetch_model
     from serving.contract.errors import PilotageError
 
     try:
@@ -52,7 +52,7 @@ def loadtest(
         order = Order(host=check_host(host), profile=chosen, requests_file=requests_file, out=out)
         model = fetch_model(order.host)
         if requests_file is not None:
-            from loadtests.users.recorded import read_recorded
+            from loadtests.sources.recorded import read_recorded
 
             read_recorded(requests_file, max_candidates=model.max_candidates)
         report = _carry_out(order)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from loadtests.users.sizes import DEFAULT_SIZES, parse_sizes
+from loadtests.sources.sizes import DEFAULT_SIZES, parse_sizes
 from serving.contract.errors import SettingsError
 
 PROFILES = Path(__file__).parent / "profiles"

@@ -34,11 +34,13 @@ from locust.runners import LocalRunner
 from loadtests.errors import LoadTestError, NoSamples
 from loadtests.report import REPORT_NAME, Run, build_report, write_report
 from loadtests.samples import SAMPLES_NAME, Recorder, write_samples
-from loadtests.users.answers import FULL_CHECK_EVERY, failure_kind
-from loadtests.users.payloads import Body, generate
-from loadtests.users.recorded import read_recorded
-from loadtests.users.service import RANK_PATH, ServedModel, check_host, fetch_model
-from loadtests.users.sizes import DEFAULT_SIZES, parse_sizes
+from loadtests.sources.answers import failure_kind
+from loadtests.sources.payloads import Body, generate
+from loadtests.sources.pool import FULL_CHECK_EVERY
+from loadtests.sources.rank_json import RANK_PATH
+from loadtests.sources.recorded import read_recorded
+from loadtests.sources.service import ServedModel, check_host, fetch_model
+from loadtests.sources.sizes import DEFAULT_SIZES, parse_sizes
 from serving.contract.errors import PilotageError
 
 logger = logging.getLogger("pilotage.loadtest")

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from loadtests.users.answers import MAX_CODE_LENGTH, failure_kind
-from loadtests.users.payloads import Body
+from loadtests.sources.answers import MAX_CODE_LENGTH, failure_kind
+from loadtests.sources.payloads import Body
 
 SENT = Body(data=b"", candidates=3, ids=frozenset({"a", "b", "c"}), top_k=2)
 

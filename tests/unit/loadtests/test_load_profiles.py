@@ -66,7 +66,7 @@ def test_importing_the_command_costs_no_heavy_import() -> None:
 def test_nothing_but_the_users_imports_locust() -> None:
     code = (
         "import sys, loadtests.cli, loadtests.generator, loadtests.page, loadtests.summary, loadtests.load_profile, "
-        "loadtests.users.recorded, loadtests.users.answers, loadtests.users.service; print('locust' in sys.modules)"
+        "loadtests.sources.recorded, loadtests.sources.answers, loadtests.sources.service; print('locust' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "False"

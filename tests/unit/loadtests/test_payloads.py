@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from loadtests.users.payloads import TOP_K, generate
-from loadtests.users.sizes import DEFAULT_SIZES, allot, capped, parse_sizes
+from loadtests.sources.payloads import TOP_K, generate
+from loadtests.sources.sizes import DEFAULT_SIZES, allot, capped, parse_sizes
 from serving.contract.errors import SettingsError
 from serving.contract.fields import FeatureSpec, parse_spec
 from serving.features.requests import RequestDecoder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.users.recorded import read_recorded
+from loadtests.sources.recorded import read_recorded
 from serving.contract.errors import SettingsError
 
 GOOD = b'{"user": {"u": 1},  "context": {}, "candidates": [{"id": "a"}, {"id": 2}], "top_k": 1}'

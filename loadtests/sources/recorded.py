@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from loadtests.users.payloads import Body
+from loadtests.sources.payloads import Body
 from serving.contract.errors import SettingsError
 
 MAX_RECORDED = 10_000

@@ -29,7 +29,7 @@ from typing import Any
 
 import msgspec
 
-from loadtests.users.sizes import allot, capped
+from loadtests.sources.sizes import allot, capped
 from serving.contract.fields import CategoricalField, FeatureSpec, NumericField, Part
 
 POOL_SIZE = 256

@@ -1,7 +1,7 @@
 """What makes an answer a success.
 
 Every answer must have status 200 and a body that decodes to a non-empty ``ranking`` of ids with finite
-probabilities (about 1 µs an entry, outside the measured time). One answer in `FULL_CHECK_EVERY` is held
+probabilities (about 1 µs an entry, outside the measured time). One answer in `FULL_CHECK_EVERY` (``pool.py``) is held
 against its request as well: known ids, none twice, no more than asked for, best first.
 """
 
@@ -12,10 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from loadtests.users.payloads import Body
-
-FULL_CHECK_EVERY = 64
-"""Often enough that a service which mixes requests up is noticed within a second, and too rare to cost the generator anything."""
+from loadtests.sources.payloads import Body
 
 MAX_CODE_LENGTH = 60
 """Longest error code of the service that becomes part of an error's kind."""

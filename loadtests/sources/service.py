@@ -14,7 +14,6 @@ from serving.contract.errors import SettingsError, SpecificationError
 from serving.contract.fields import FeatureSpec, parse_spec
 
 MODELS_PATH = "/v1/models"
-RANK_PATH = "/v1/rank"
 
 TIMEOUT_S = 5.0
 """A service that is up answers a list of models in milliseconds."""

@@ -1,0 +1,26 @@
+"""Ranking requests in JSON: ``POST /v1/rank``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from loadtests.calls import Call
+from loadtests.sources.answers import failure_kind
+from loadtests.sources.payloads import Body
+
+RANK_PATH = "/v1/rank"
+HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+def rank_calls(bodies: Iterable[Body], *, endpoint: str = "rank", path: str = RANK_PATH) -> tuple[Call, ...]:
+    """Make calls of bodies, made up or recorded."""
+    return tuple(Call(endpoint, path, HEADERS, body.data, body.candidates, _Check(body)) for body in bodies)
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    sent: Body
+
+    def __call__(self, status: int, headers: Mapping[str, str], body: bytes, *, in_full: bool) -> str | None:
+        return failure_kind(status, body, self.sent, in_full=in_full)
