@@ -1,0 +1,62 @@
+{{/*
+The names and labels of everything. Names leave 18 characters for suffixes, since a Service may have 63.
+*/}}
+{{- define "pilotage.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 45 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 45 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that pods of the service are selected by: (dict "root" $). They never change in an upgrade, for selectors must not. */}}
+{{- define "pilotage.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: service
+{{- end -}}
+
+{{/* The same for one arm: (dict "root" $ "arm" "canary"). */}}
+{{- define "pilotage.armSelectorLabels" -}}
+{{ include "pilotage.selectorLabels" . }}
+pilotage.dev/arm: {{ .arm }}
+{{- end -}}
+
+{{/* Labels of objects that are not selected by the Services: (dict "root" $ "component" "rollout"). */}}
+{{- define "pilotage.labels" -}}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ default "service" .component }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ default .root.Release.Service .manager }}
+app.kubernetes.io/part-of: pilotage
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "pilotage.serviceAccountName" -}}
+{{- default (include "pilotage.fullname" .) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{/* The arms that have a Service: a route must not name one that is missing, the gateway would answer 500. JSON list. */}}
+{{- define "pilotage.arms" -}}
+{{- $arms := list "stable" -}}
+{{- range list "baseline" "canary" -}}
+{{- if or $.Values.rollout.enabled (index $.Values .).enabled -}}
+{{- $arms = append $arms . -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $arms -}}
+{{- end -}}
+
+{{/* A number as people write it: Helm reads all numbers as floats, and would print 4194304 as 4.194304e+06. */}}
+{{- define "pilotage.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ printf "%.0f" . }}{{- else -}}{{ . }}{{- end -}}
+{{- end -}}
