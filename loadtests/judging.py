@@ -86,6 +86,7 @@ def _objectives(path: Path | None) -> tuple[tuple[Objective, ...], Policy]:
         "error_increase": room.ErrorIncrease,
         "quantile_limit": room.QuantileLimit,
         "error_limit": room.ErrorLimit,
+        "goodput_limit": room.GoodputLimit,
     }
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -245,6 +245,36 @@ class ErrorLimit(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoodputLimit(Objective):
+    """The share of requests of one arm that are answered well and in time stays above a limit, in percent.
+
+    Attributes
+    ----------
+    within_ms
+        Later than this, an answer is no use to its caller.
+    """
+
+    within_ms: float
+    min_goodput_pct: float = 99.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        self._ordered(("0", 0.0), ("within_ms", self.within_ms))
+        self._ordered(("0", 0.0), ("min_goodput_pct", self.min_goodput_pct))
+        self._ordered(("min_goodput_pct", self.min_goodput_pct), ("the largest possible value", 100.0))
+
+    @property
+    def two_arms(self) -> bool:
+        """It looks at the canary alone."""
+        return False
+
+    @property
+    def _name(self) -> str:
+        return f"goodput within {self.within_ms:g} ms"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """How sure a verdict must be, and when samples are fit to be judged at all.
 

@@ -9,9 +9,9 @@ from loadtests.judge.cases import Account, Look
 from loadtests.judge.difference import SharePair
 from loadtests.judge.failures import FailuresTest
 from loadtests.judge.limits import LimitTest
-from loadtests.judge.objectives import ErrorIncrease, ErrorLimit, SameScores
+from loadtests.judge.objectives import ErrorIncrease, ErrorLimit, GoodputLimit, SameScores
 from loadtests.judge.scores import ScoresTest
-from loadtests.judge.sentences import number, percent
+from loadtests.judge.sentences import milliseconds, number, percent
 from loadtests.judge.verdict import Effect, Status
 
 
@@ -96,6 +96,45 @@ class ErrorLimitCase:
             "inconclusive": f"too few requests to place failures above or below {limit}: {share} failed",
         }[status]
         effect = Effect(None if value is None else 100 * value, 100 * low, 100 * high, "percent", risk)
+        return Account(effect, sentence, requests, 0, correlated)
+
+
+class GoodputLimitCase:
+    """`GoodputLimit` under judgement."""
+
+    def __init__(self, objective: GoodputLimit, planned: int) -> None:
+        self._objective = objective
+        self._test = LimitTest(1, 1 - objective.min_goodput_pct / 100, planned)
+
+    def add(self, block: Block) -> None:
+        """Count requests that failed or took too long."""
+        late = block.canary.latency_ms > self._objective.within_ms
+        self._test.add((block.canary.failed | late).sum(axis=1), block.canary.sizes)
+
+    def learn(self) -> None:
+        """Nothing: the limit is fixed."""
+
+    def log_evidence(self, _: float) -> float:
+        """Log evidence that the share of answers in time is below the limit."""
+        return float(self._test.log_evidence()[0][0])
+
+    def holds(self, look: Look) -> bool:
+        """Whether the share of answers in time is shown to be above the limit."""
+        return bool(self._test.log_evidence()[1][0] >= -math.log(look.pass_risk))
+
+    def account(self, look: Look, status: Status) -> Account:
+        """State the share of requests answered in time."""
+        requests = int(self._test.requests[0])
+        risk, correlated = look.fail_risk if status == "fail" else look.pass_risk, float(self._test.effect()[0])
+        missed, low, high = self._test.interval(-math.log(risk))
+        share = "none" if missed is None else percent(100 * (1 - missed))
+        within, least = milliseconds(self._objective.within_ms), percent(self._objective.min_goodput_pct)
+        sentence = {
+            "fail": f"{share} of the requests were answered within {within}, fewer than {least}",
+            "pass": f"{share} of the requests were answered within {within}, more than {least}",
+            "inconclusive": f"too few requests to place answers within {within} above or below {least}: {share} were",
+        }[status]
+        effect = Effect(None if missed is None else 100 * (1 - missed), 100 * (1 - high), 100 * (1 - low), "percent", risk)
         return Account(effect, sentence, requests, 0, correlated)
 
 

@@ -12,6 +12,7 @@ from loadtests.judge.latency_cases import NotSlowerCase, QuantileLimitCase, Quan
 from loadtests.judge.objectives import (
     ErrorIncrease,
     ErrorLimit,
+    GoodputLimit,
     NotSlower,
     Objective,
     Policy,
@@ -19,7 +20,7 @@ from loadtests.judge.objectives import (
     QuantileRatio,
     SameScores,
 )
-from loadtests.judge.share_cases import ErrorIncreaseCase, ErrorLimitCase, SameScoresCase
+from loadtests.judge.share_cases import ErrorIncreaseCase, ErrorLimitCase, GoodputLimitCase, SameScoresCase
 from loadtests.judge.verdict import Finding, Status
 
 LOOK_BLOCKS = 5
@@ -127,18 +128,22 @@ def _part_of(arm: Arm, endpoint: str) -> Arm:
 
 def _case(objective: Objective, latencies: Latencies, policy: Policy) -> Case:
     planned = policy.planned_samples
+    case: Case
     match objective:
         case NotSlower():
-            return NotSlowerCase(objective, latencies, planned)
+            case = NotSlowerCase(objective, latencies, planned)
         case QuantileRatio():
-            return QuantileRatioCase(objective, latencies, planned)
+            case = QuantileRatioCase(objective, latencies, planned)
         case QuantileLimit():
-            return QuantileLimitCase(objective, latencies, planned)
+            case = QuantileLimitCase(objective, latencies, planned)
         case ErrorIncrease():
-            return ErrorIncreaseCase(objective, planned)
+            case = ErrorIncreaseCase(objective, planned)
         case ErrorLimit():
-            return ErrorLimitCase(objective, planned)
+            case = ErrorLimitCase(objective, planned)
+        case GoodputLimit():
+            case = GoodputLimitCase(objective, planned)
         case SameScores():
-            return SameScoresCase(objective)
+            case = SameScoresCase(objective)
         case _:
             raise JudgeError(f"there is no way to judge a {type(objective).__name__}")
+    return case

@@ -12,6 +12,7 @@ from loadtests.judge import (
     Batch,
     ErrorIncrease,
     ErrorLimit,
+    GoodputLimit,
     Judge,
     JudgeError,
     NotSlower,
@@ -275,3 +276,22 @@ def test_defaults_are_promises() -> None:
         QuantileRatio(quantile=0.99, tolerated_ratio=1.05, max_ratio=1.5),
         ErrorIncrease(tolerated_points=0.01, max_points=0.5),
     ) == CANARY_OBJECTIVES
+
+
+def test_goodput_counts_failed_and_late_answers_alike() -> None:
+    asked = GoodputLimit(within_ms=3.0, min_goodput_pct=95)
+    good = one_arm(arm(4000, 1, errors=0.005), asked)
+    assert good.status == "pass"
+    effect = good.findings[0].effect
+    assert effect.value == pytest.approx(98.1, abs=0.5)
+    assert 95 < effect.low < effect.value < effect.high  # type: ignore[operator]
+    assert "of the requests were answered within 3 ms, more than 95 %" in good.findings[0].sentence
+    assert one_arm(arm(4000, 1, errors=0.1), asked).status == "fail"
+    assert one_arm(arm(4000, 1, times=2), asked).status == "fail"
+    assert one_arm(arm(150, 1), asked).status == "inconclusive"
+
+
+def one_arm(canary: Arm, *objectives: object) -> Verdict:
+    judge = Judge(objectives)
+    judge.add(Batch(canary))
+    return judge.verdict()
