@@ -12,7 +12,7 @@ from serving.contract.fields import FeatureSpec, parse_spec
 from serving.contract.manifest import Calibration, Provenance, Quality, RankingManifest, ranking_signature
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("unit", "contract", "integration", "e2e")
+KINDS = ("unit", "contract", "charts", "integration", "e2e")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
