@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from loadtests.judge import Arm, Objective, Policy, Verdict
-
-Made = TypeVar("Made")
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False)
 
@@ -75,42 +73,20 @@ def _objectives(path: Path | None) -> tuple[tuple[Objective, ...], Policy]:
     SettingsError
         The file cannot be read, or names what there is not.
     """
-    from loadtests import judge as room
+    from loadtests.judge import CANARY_OBJECTIVES, JudgeError, Policy, objectives_of
     from serving.contract.errors import SettingsError
 
     if path is None:
-        return room.CANARY_OBJECTIVES, room.Policy()
-    kinds: dict[str, type[Objective]] = {
-        "not_slower": room.NotSlower,
-        "quantile_ratio": room.QuantileRatio,
-        "error_increase": room.ErrorIncrease,
-        "quantile_limit": room.QuantileLimit,
-        "error_limit": room.ErrorLimit,
-        "goodput_limit": room.GoodputLimit,
-    }
+        return CANARY_OBJECTIVES, Policy()
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error
-    unknown = document.keys() - kinds.keys() - {"policy"}
-    if unknown:
-        raise SettingsError(f"{path} has the unknown tables {', '.join(sorted(unknown))}; there are policy, {', '.join(kinds)}")
-    asked: list[Objective] = []
-    for name, kind in kinds.items():
-        tables: Any = document.get(name, [])
-        asked += [_made(path, name, kind, table) for table in (tables if isinstance(tables, list) else [tables])]
-    policy = _made(path, "policy", room.Policy, document.get("policy", {}))
-    return tuple(asked) or room.CANARY_OBJECTIVES, policy
-
-
-def _made(path: Path, name: str, kind: type[Made], table: Any) -> Made:
-    from loadtests.judge import JudgeError
-    from serving.contract.errors import SettingsError
-
     try:
-        return kind(**table)
-    except (TypeError, JudgeError) as error:
-        raise SettingsError(f"{path}, table {name}: {error}") from error
+        asked, policy = objectives_of(document)
+    except JudgeError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    return asked or CANARY_OBJECTIVES, policy
 
 
 def _print(verdict: Verdict) -> None:

@@ -15,6 +15,7 @@ from loadtests.judge.objectives import (
     QuantileRatio,
     SameScores,
 )
+from loadtests.judge.tables import objectives_of
 from loadtests.judge.verdict import VERDICT_NAME, VERDICT_SCHEMA_VERSION, Effect, Finding, Status, Verdict
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "SameScores",
     "Status",
     "Verdict",
+    "objectives_of",
 ]

@@ -1,0 +1,292 @@
+"""What the engine needs of the world, and nothing else: protocols, and the values that pass through them.
+
+Whoever implements one: every method may be called again after a crash, with the same arguments, and must then do no harm. What may help
+when tried again is `k8s.errors.Unavailable`, what cannot is `k8s.errors.Refused`; the engine waits and gives up, adapters do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from numpy import float64
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from k8s.rollout.plan import Step
+    from k8s.rollout.record import Entry, Record, Request
+    from loadtests.judge import Batch
+
+Arm = Literal["stable", "baseline", "canary"]
+Source = Literal["synthetic", "live"]
+
+ARM_HEADER = "x-pilotage-arm"
+"""Header whose value, the name of an arm, sends a request to this arm whatever the weights are."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Per cent of live traffic to each arm.
+
+    Raises
+    ------
+    ValueError
+        One is negative, or the sum is not 100.
+    """
+
+    stable: int = 100
+    baseline: int = 0
+    canary: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that all traffic goes somewhere."""
+        parts = (self.stable, self.baseline, self.canary)
+        if min(parts) < 0 or sum(parts) != 100:
+            raise ValueError(f"weights are stable {self.stable}, baseline {self.baseline}, canary {self.canary}: they must sum up to 100")
+
+    def __str__(self) -> str:
+        """Return what a log line shows."""
+        return f"stable {self.stable}, baseline {self.baseline}, canary {self.canary}"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is rolled out: one version of the service.
+
+    Attributes
+    ----------
+    name
+        Short name for people, such as ``2026-11-25`` or a git tag.
+    image
+        Image by digest (``registry/name@sha256:…``) on a cluster; None keeps the image of stable.
+    bundle
+        Bundle's reference in the form that the fleet takes: the chart's ``bundle`` table on a cluster, ``{"path": …}`` locally. Empty
+        keeps that of stable.
+    values
+        Further chart values that belong to the release, such as resources.
+    """
+
+    name: str
+    image: str | None = None
+    bundle: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """How an arm is.
+
+    Attributes
+    ----------
+    release
+        Name of the release that all its ready processes run; None where it is not there, or is still changing from one to another.
+    ready
+        Processes that take requests now: ready endpoints of the arm's Service, not what a controller hopes for.
+    wanted
+        Processes there should be; 0 where the arm is not there.
+    restarts
+        Times that its processes have been restarted since they were made.
+    memory_bytes
+        Resident memory of its largest process; None where it is not known.
+    reason
+        Why it is not ready, in words; None where it is.
+    """
+
+    release: str | None = None
+    ready: int = 0
+    wanted: int = 0
+    restarts: int = 0
+    memory_bytes: int | None = None
+    reason: str | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all of it is there."""
+        return self.wanted > 0 and self.ready >= self.wanted
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Requests that were mirrored and scored by both versions. Letters: ``C`` candidates of all requests together, ``P`` requests.
+
+    Attributes
+    ----------
+    stable_scores, canary_scores
+        ``(C,) float64``, the same candidates in the same order.
+    overlap
+        ``(P,) float64``, share of the top k of each request that both have.
+    """
+
+    stable_scores: NDArray[float64]
+    canary_scores: NDArray[float64]
+    overlap: NDArray[float64]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen since the last look.
+
+    Attributes
+    ----------
+    batch
+        Requests for the judge; of the canary and of the arm it is compared with.
+    answers
+        Mirrored requests answered by both; None where none were compared.
+    """
+
+    batch: Batch
+    answers: Answers | None = None
+
+
+class Router(Protocol):
+    """Who shares out live traffic."""
+
+    def read(self) -> Weights:
+        """Weights in force."""
+        ...
+
+    def write(self, weights: Weights) -> None:
+        """Set all weights in one step; returns when they are in force."""
+        ...
+
+    def mirror(self, pct: int) -> None:
+        """Copy this share of live requests to the canary and drop its answers; 0 copies none."""
+        ...
+
+
+class Fleet(Protocol):
+    """Who runs the arms."""
+
+    def ensure(self, arm: Arm, release: Release, replicas: int | None) -> None:
+        """Make the arm run this release, and return without waiting until it does.
+
+        Parameters
+        ----------
+        replicas
+            Processes of the arm; None leaves their number as it is (stable's is its scaler's, never the engine's).
+        """
+        ...
+
+    def state(self, arm: Arm) -> ArmState:
+        """How the arm is now."""
+        ...
+
+    def stable_release(self) -> Release:
+        """What stable runs, in a form that `ensure` takes: what to go back to, and what the baseline runs."""
+        ...
+
+    def floor(self, replicas: int | None) -> None:
+        """Let no scaler take stable below this many processes; None gives it back its own bounds. Does nothing where nothing scales."""
+        ...
+
+    def remove(self, arm: Arm) -> None:
+        """Take the arm away; nothing happens where it is not there. Stable is never removed."""
+        ...
+
+
+class Traffic(Protocol):
+    """Requests of a step, and what was seen of them: made by a load test, or the users' own."""
+
+    def begin(self, step: Step, arms: Sequence[Arm]) -> None:
+        """Begin to load, or to watch, these arms, until `end`; what an earlier engine may have left running is ended first."""
+        ...
+
+    def look(self) -> Look | None:
+        """Return what came since the last look; None: nothing yet. Does not wait."""
+        ...
+
+    def end(self) -> None:
+        """Stop; nothing happens where nothing runs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record and the version under which it is stored."""
+
+    record: Record
+    version: str
+
+
+class Journal(Protocol):
+    """Where the record of the rollout stands; what was saved survives everything."""
+
+    def load(self) -> Stored | None:
+        """Return the record of the current or last rollout; None where there was none."""
+        ...
+
+    def save(self, record: Record, expected_version: str | None) -> str:
+        """Write the record and return its new version. A finished rollout that gives way to a new one goes into the history.
+
+        Parameters
+        ----------
+        expected_version
+            Version this record was made from; None: there must not be one.
+
+        Raises
+        ------
+        Conflict
+            Another version is stored.
+        """
+        ...
+
+    def history(self) -> list[Record]:
+        """Return finished rollouts and the current one, oldest first."""
+        ...
+
+    def request(self) -> Request | None:
+        """Return what a person asked for last: pause, resume, promote, abort."""
+        ...
+
+    def ask(self, request: Request) -> None:
+        """Write down what a person asks for."""
+        ...
+
+
+class Lease(Protocol):
+    """One engine at a time."""
+
+    def acquire(self) -> None:
+        """Take the lease.
+
+        Raises
+        ------
+        NotHeld
+            Another engine has it; the message says which, and until when.
+        """
+        ...
+
+    def renew(self) -> None:
+        """Keep it.
+
+        Raises
+        ------
+        NotHeld
+            It was lost.
+        """
+        ...
+
+    def release(self) -> None:
+        """Give it back, if it is held."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, so that tests need not wait."""
+
+    def now_s(self) -> float:
+        """Return seconds since 1970; goes on while no engine runs."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class Notice(Protocol):
+    """Who is told what happens: a terminal, Kubernetes Events. A notice that cannot be delivered stops nothing."""
+
+    def __call__(self, record: Record, entry: Entry) -> None:
+        """Tell one line of the timeline."""
+        ...

@@ -1,0 +1,70 @@
+"""Plans: those that ship are valid, and mistakes are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from k8s.rollout.plan import Plan, load_plan, parse_plan, plan_names
+from k8s.rollout.ports import Weights
+from serving.contract.errors import SettingsError
+
+LEAST = 'name = "x"\n[synthetic]\n[[step]]\nweight_pct = 5\n'
+
+
+@pytest.mark.parametrize("name", plan_names())
+def test_every_plan_that_ships_is_valid_and_survives_json(name: str) -> None:
+    plan = load_plan(name)
+    assert plan.name == name
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    for step in range(len(plan.steps)):
+        assert plan.weights_of(step).canary == plan.steps[step].weight_pct
+
+
+def test_the_baseline_gets_as_much_as_the_canary_while_stable_keeps_no_less_than_either() -> None:
+    plan = load_plan("canary")
+    weights = [plan.weights_of(step) for step in range(len(plan.steps))]
+    assert weights[1:] == [Weights(98, 1, 1), Weights(90, 5, 5), Weights(60, 20, 20), Weights(50, 0, 50)]
+
+
+def test_replicas_hold_until_a_later_step_changes_them() -> None:
+    plan = load_plan("canary")
+    assert [plan.replicas_of(step) for step in range(len(plan.steps))] == [1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LEAST + "weigth_pct = 3\n", "step.0.weigth_pct: Extra inputs"),
+        (LEAST.replace("[synthetic]\n", ""), "nothing is looked at"),
+        (LEAST + "[[step]]\nweight_pct = 5\n", "two steps are called 5 %"),
+        (LEAST + "[[step]]\nweight_pct = 4\n", "weights only rise"),
+        (LEAST.replace("5", "101"), "less than or equal to 100"),
+        (LEAST + "bake_s = 2000\n", "below timeout_s"),
+        (LEAST.replace("[synthetic]", "[live]").replace("5", "0"), "no live traffic"),
+        (LEAST + "[live.objectives.not_slower]\n", "cannot be judged by counts"),
+        (LEAST + "[objectives.p99]\n", "unknown tables p99"),
+        (LEAST + "[objectives.error_increase]\nmax_points = -1\n", "max_points is -1"),
+        ("name = ", "no TOML"),
+        ('name = "x"\n[synthetic]\n', "step: Field required"),
+    ],
+)
+def test_a_plan_with_a_mistake_is_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_plan(text, "plan.toml")
+
+
+def test_an_unknown_plan_names_those_that_ship() -> None:
+    with pytest.raises(SettingsError, match="plans that ship: ab, blue-green, canary"):
+        load_plan("cannary")
+
+
+def test_attempts_at_all_steps_together_never_risk_more_false_alarms_than_the_plan_allows() -> None:
+    plan = load_plan("canary")
+    risk = sum(plan.judge("synthetic", attempt).verdict().false_alarm for attempt in range(1, 40)) * len(plan.steps)
+    assert 0.9 * 0.01 < risk <= 0.01
+
+
+@pytest.mark.parametrize("weights", [(50, 50, 50), (101, 0, -1), (0, 0, 0)])
+def test_weights_that_do_not_sum_up_are_impossible(weights: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="must sum up to 100"):
+        Weights(*weights)
