@@ -100,7 +100,7 @@ def histogram(axes: Axes, report: Report, samples: Samples) -> None:
 
 def throughput(axes: Axes, report: Report, samples: Samples) -> None:
     """Answers a second by when they came, successes and failures."""
-    ended_s = samples.started_s + samples.latency_ms / 1000
+    ended_s = samples.ended_s
     first = samples.started_s.min()
     bins = int(max(1, min(MAX_BINS, report.duration_s)))
     edges = np.linspace(first, first + report.duration_s, bins + 1)

@@ -58,11 +58,19 @@ def judge(
 
 
 def _arm(path: Path) -> Arm:
+    import numpy as np
+
     from loadtests.judge import Arm
     from loadtests.samples import read_samples
 
     samples = read_samples(path)
-    return Arm(started_s=samples.started_s, latency_ms=samples.latency_ms, ok=samples.ok)
+    return Arm(
+        started_s=samples.started_s,
+        latency_ms=samples.latency_ms,
+        ok=samples.ok,
+        lag_ms=samples.lag_ms if samples.open_loop else None,
+        endpoint=np.array(samples.endpoints)[samples.endpoint],
+    )
 
 
 def _objectives(path: Path | None) -> tuple[tuple[Objective, ...], Policy]:

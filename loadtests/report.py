@@ -138,7 +138,7 @@ def build_report(run: Run, samples: Samples) -> Report:
         sent = f"{samples.unanswered} were sent and none ended" if samples.unanswered else "none was sent"
         raise NoSamples(f"no request was measured ({sent}), so there is no report; look at the service's log, or give the test more time")
     failures = int(np.count_nonzero(~samples.ok))
-    duration_s = float(np.max(samples.started_s + samples.latency_ms / 1000) - np.min(samples.started_s))
+    duration_s = float(np.max(samples.ended_s) - np.min(samples.started_s))
     # One request that ended within the clock's resolution: the smallest step a duration can have.
     duration_s = max(duration_s, 1e-9)
     return Report(
@@ -167,18 +167,18 @@ def latency(latencies_ms: NDArray[np.float64]) -> Latency | None:
 
 
 def _by_size(samples: Samples) -> tuple[SizeGroup, ...]:
-    distinct = np.unique(samples.candidates)
+    distinct = np.unique(samples.size)
     if len(distinct) <= MAX_EXACT_SIZES:
-        group_of = np.searchsorted(distinct, samples.candidates)
+        group_of = np.searchsorted(distinct, samples.size)
     else:
-        group_of = np.searchsorted(np.array(SIZE_EDGES), samples.candidates, side="right")
+        group_of = np.searchsorted(np.array(SIZE_EDGES), samples.size, side="right")
     groups = []
     for group in np.unique(group_of):
         rows = group_of == group
         groups.append(
             SizeGroup(
-                min_candidates=int(samples.candidates[rows].min()),
-                max_candidates=int(samples.candidates[rows].max()),
+                min_candidates=int(samples.size[rows].min()),
+                max_candidates=int(samples.size[rows].max()),
                 requests=int(np.count_nonzero(rows)),
                 latency_ms=latency(samples.latency_ms[rows & samples.ok]),
             )

@@ -32,8 +32,9 @@ from locust.exception import StopTest
 from locust.runners import LocalRunner
 
 from loadtests.errors import LoadTestError, NoSamples
+from loadtests.recorder import Recorder
 from loadtests.report import REPORT_NAME, Run, build_report, write_report
-from loadtests.samples import SAMPLES_NAME, Recorder, write_samples
+from loadtests.samples import SAMPLES_NAME, write_samples
 from loadtests.sources.answers import failure_kind
 from loadtests.sources.payloads import Body, generate
 from loadtests.sources.pool import FULL_CHECK_EVERY
@@ -238,12 +239,14 @@ def note_users(user_count: int, **_: Any) -> None:
         run.users = max(run.users, user_count)
 
 
-def record_sample(response_time: float, response_length: int, exception: Exception | None, context: Any, **_: Any) -> None:
+def record_sample(response_time: float, response_length: int, exception: Exception | None, context: Any, response: Any, **_: Any) -> None:
     """Append one sample; runs for every request."""
     run = RankingUser.run_now
     if run is not None and "started_s" in context:
         kind = None if exception is None else str(exception)
-        run.recorder.add(context["started_s"], response_time, kind, response_length, context["candidates"])
+        started_s = context["started_s"]
+        status = response.status_code if vars(response).get("_response") is not None else 0
+        run.recorder.add(started_s, started_s, response_time, kind, status, "rank", 0, response_length, context["candidates"])
 
 
 def write_files(environment: Any, **_: Any) -> None:

@@ -9,20 +9,27 @@ from typer.testing import CliRunner, Result
 
 from loadtests.judge import Verdict
 from loadtests.judging import app
-from loadtests.samples import Samples, read_samples, write_samples
+from loadtests.samples import COLUMNS, Samples, read_samples, write_samples
 from serving.contract.errors import SettingsError
 
 
 def _samples(count: int, seed: int, times: float = 1.0) -> Samples:
     draw = np.random.default_rng(seed)
     ok = draw.random(count) >= 0.001
+    started_s = 0.01 * np.arange(count)
     return Samples(
-        started_s=0.01 * np.arange(count),
+        intended_s=started_s,
+        started_s=started_s,
         latency_ms=times * np.exp(0.5 * draw.standard_normal(count)),
         ok=ok,
+        status=np.where(ok, 200, 500).astype(np.int16),
+        endpoint=np.zeros(count, np.int8),
+        arm=np.zeros(count, np.int8),
+        error=np.where(ok, -1, 0).astype(np.int16),
         answer_bytes=np.full(count, 100),
-        candidates=np.full(count, 10),
-        errors={"HTTP 500": int((~ok).sum())},
+        size=np.full(count, 10),
+        endpoints=("rank",),
+        error_kinds=("HTTP 500",),
     )
 
 
@@ -42,8 +49,10 @@ def _judge(*arguments: object) -> Result:
 
 def test_samples_survive_their_file(folder: Path) -> None:
     read, written = read_samples(folder / "same.npz"), _samples(6000, 2)
-    for name in ("started_s", "latency_ms", "ok", "answer_bytes", "candidates"):
+    for name, kind in COLUMNS.items():
         np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
+        assert getattr(read, name).dtype == kind
+    assert read.errors == written.errors
 
 
 def test_files_that_are_no_samples_are_refused(tmp_path: Path) -> None:

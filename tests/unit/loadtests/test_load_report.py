@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from loadtests.errors import NoSamples
 from loadtests.page import render_page
 from loadtests.quantiles import min_samples, quantile
+from loadtests.recorder import MAX_ERROR_KINDS, OTHER_ERRORS, Recorder
 from loadtests.report import Report, Run, build_report, read_report, write_report
-from loadtests.samples import MAX_ERROR_KINDS, OTHER_ERRORS, Recorder, Samples, write_samples
+from loadtests.samples import Samples, write_samples
 from serving.contract.errors import SettingsError
 
 RUN = Run(
@@ -36,7 +37,8 @@ def _samples(latencies_ms: list[float], *, errors: tuple[str | None, ...] = (Non
     recorder = Recorder()
     for row, latency_ms in enumerate(latencies_ms):
         recorder.sent += 1
-        recorder.add(row * 0.01, latency_ms, errors[row % len(errors)], 300, sizes[row % len(sizes)])
+        start_s, error = row * 0.01, errors[row % len(errors)]
+        recorder.add(start_s, start_s, latency_ms, error, 200 if error is None else 500, "rank", 0, 300, sizes[row % len(sizes)])
     return recorder.samples()
 
 
@@ -90,7 +92,7 @@ def test_no_samples_are_refused_and_the_message_says_how_many_were_sent() -> Non
 def test_requests_cut_off_at_the_end_are_counted() -> None:
     recorder = Recorder()
     recorder.sent = 2
-    recorder.add(0.0, 1.0, None, 1, 20)
+    recorder.add(0.0, 0.0, 1.0, None, 200, "rank", 0, 1, 20)
     assert build_report(RUN, recorder.samples()).unanswered == 1
 
 
@@ -134,7 +136,7 @@ def test_a_report_that_does_not_add_up_is_refused() -> None:
 def test_samples_are_written_without_pickle(tmp_path: Path) -> None:
     write_samples(_samples([1.5, 2.5], errors=(None, "HTTP 500")), tmp_path / "samples.npz")
     with np.load(tmp_path / "samples.npz", allow_pickle=False) as arrays:
-        assert int(arrays["schema_version"]) == 1
+        assert int(arrays["schema_version"]) == 2
         assert arrays["latency_ms"].tolist() == [1.5, 2.5]
         assert arrays["ok"].tolist() == [True, False]
 
