@@ -80,16 +80,21 @@ class ClipBundle:
 Bundle = RankingBundle | ClipBundle
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, manifest_sha256: str | None = None) -> Bundle:
     """Check every file of the bundle at `path` and return it.
+
+    Parameters
+    ----------
+    manifest_sha256
+        What the manifest must hash to, and with it all that it lists; None takes any bundle that is whole.
 
     Raises
     ------
     BundleError
-        When the manifest is missing or invalid, or a file is missing, extra, truncated, altered or not a plain file;
+        When the manifest is missing, invalid or another one, or a file is missing, extra, truncated, altered or not a plain file;
         the message names the file.
     """
-    manifest = _read_manifest(path)
+    manifest = _read_manifest(path, manifest_sha256)
     found = _plain_files(path) - {MANIFEST_NAME}
     for missing in sorted(manifest.files.keys() - found):
         raise BundleError(f"bundle {path}: file {missing!r} is missing; copy the bundle again")
@@ -184,17 +189,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_manifest(path: Path) -> Manifest:
-    file = path / MANIFEST_NAME
-    if not path.is_dir():
-        raise BundleError(f"bundle {path}: no such folder")
+def parse_manifest(content: bytes, path: Path | str) -> Manifest:
+    """Read a manifest; `path` is the bundle's place, for messages.
+
+    Raises
+    ------
+    BundleError
+        It is not one, or of a schema version or family that this release does not read.
+    """
     try:
-        if file.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BundleError(f"bundle {path}: {MANIFEST_NAME} has over {MAX_MANIFEST_BYTES} bytes and is not read")
-        document = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
-        raise BundleError(f"bundle {path}: file {MANIFEST_NAME!r} is missing; is this a bundle?") from error
-    except (OSError, ValueError, RecursionError) as error:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"bundle {path}: {MANIFEST_NAME} cannot be read: {error}") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != MANIFEST_SCHEMA_VERSION:
@@ -212,6 +217,38 @@ def _read_manifest(path: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"]) or "manifest"
         raise BundleError(f"bundle {path}: {MANIFEST_NAME} is invalid at {place}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def require_sha256(content: bytes, sha256: str, path: Path | str) -> None:
+    """Check that a manifest is the one that was asked for.
+
+    Raises
+    ------
+    BundleError
+        It has another checksum.
+    """
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise BundleError(
+            f"bundle {path}: {MANIFEST_NAME} has sha256 {found}, {sha256} was asked for: this is another bundle, or another version of it"
+        )
+
+
+def _read_manifest(path: Path, sha256: str | None) -> Manifest:
+    file = path / MANIFEST_NAME
+    if not path.is_dir():
+        raise BundleError(f"bundle {path}: no such folder")
+    try:
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"bundle {path}: {MANIFEST_NAME} has over {MAX_MANIFEST_BYTES} bytes and is not read")
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"bundle {path}: file {MANIFEST_NAME!r} is missing; is this a bundle?") from error
+    except OSError as error:
+        raise BundleError(f"bundle {path}: {MANIFEST_NAME} cannot be read: {error}") from error
+    if sha256 is not None:
+        require_sha256(content, sha256, path)
+    return parse_manifest(content, path)
 
 
 def _bundle(path: Path, manifest: Manifest) -> Bundle:

@@ -33,6 +33,7 @@ class Slot:
     """A place for one model: what answers in it now, or why nothing does."""
 
     reference: str
+    sha256: str | None = None
     current: ServedModel | None = None
     reason: str = "the model is still loading"
     stamp: Stamp | None = field(default=None, repr=False)
@@ -147,7 +148,7 @@ class Catalog:
         self.max_upload_bytes = settings.max_upload_bytes
         with suppress(RuntimeError):  # without a loop, as in tests, there are no requests either
             self._loop = asyncio.get_running_loop()
-        self._slots = [Slot(reference) for reference in settings.bundles]
+        self._slots = [Slot(*pair) for pair in zip(settings.bundles, settings.bundle_checksums, strict=True)]
         for slot in self._slots:
             try:
                 slot.stamp = stamp_of(locate(slot.reference))
@@ -186,7 +187,7 @@ class Catalog:
         assert self._settings is not None
         assert self._metrics is not None
         assert self._state is not None
-        return open_model(open_bundle(locate(slot.reference)), self._settings, self._metrics, self._state, self._post)
+        return open_model(open_bundle(locate(slot.reference), slot.sha256), self._settings, self._metrics, self._state, self._post)
 
     def _post(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call a function on the event loop, from any thread."""

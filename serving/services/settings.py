@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.contract.errors import SettingsError
@@ -22,6 +23,10 @@ class ServiceSettings(BaseSettings):
     bundle: str = "bundle"
     """Folder of the bundle, or ``bentoml:NAME[:VERSION]`` for one in BentoML's model store; several are parted by commas, and
     the first is what ``/v1/rank`` asks. The default is the folder that a Bento carries."""
+
+    bundle_sha256: str | None = None
+    """SHA-256 of each bundle's ``manifest.json``, in the order of the bundles and parted by commas, nothing where one is not pinned: the
+    manifest has the checksums of all other files."""
 
     workers: int = Field(1, ge=1, le=256)
     """Worker processes. Each runs one request at a time; one a core is the fastest, with ``threads`` left at 0."""
@@ -94,10 +99,28 @@ class ServiceSettings(BaseSettings):
             raise ValueError("it must name at least one bundle")
         return value
 
+    @field_validator("bundle_sha256")
+    @classmethod
+    def _pins_bundles(cls, value: str | None, info: ValidationInfo) -> str | None:
+        for checksum in _split(value or ""):
+            if checksum and not re.fullmatch("[0-9a-f]{64}", checksum):
+                raise ValueError(f"{checksum[:80]!r} is no SHA-256, which has 64 hexadecimal digits in lower case")
+        bundles = [reference for reference in _split(info.data.get("bundle", "")) if reference]
+        if value and bundles and len(_split(value)) != len(bundles):
+            raise ValueError(f"there are {len(_split(value))} checksums for {len(bundles)} bundles")
+        return value or None
+
     @property
     def bundles(self) -> tuple[str, ...]:
         """The references to bundles."""
-        return tuple(reference.strip() for reference in self.bundle.split(",") if reference.strip())
+        return tuple(reference for reference in _split(self.bundle) if reference)
+
+    @property
+    def bundle_checksums(self) -> tuple[str | None, ...]:
+        """What each of `bundles`' manifests must hash to; None where any will do."""
+        if self.bundle_sha256 is None:
+            return (None,) * len(self.bundles)
+        return tuple(checksum or None for checksum in _split(self.bundle_sha256))
 
     @property
     def threads_a_worker(self) -> int:
@@ -118,3 +141,7 @@ def load_settings() -> ServiceSettings:
     except ValidationError as error:
         lines = "; ".join(f"PILOTAGE_{'_'.join(map(str, e['loc'])).upper()}={e.get('input')!r}: {e['msg']}" for e in error.errors())
         raise SettingsError(lines) from error
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]

@@ -247,3 +247,9 @@ def test_what_is_no_bundle_is_never_replaced(tiny_bundle: RankingBundle, tmp_pat
     (tmp_path / "file").write_text("x")
     with pytest.raises(PilotageError, match="left alone"):
         _write(tmp_path / "file", tiny_bundle, replace=True)
+
+
+def test_a_pinned_manifest_opens_and_another_one_does_not(copy: Path) -> None:
+    assert open_bundle(copy, sha256_of(copy / MANIFEST))
+    with pytest.raises(BundleError, match=f"has sha256 .*, {'0' * 64} was asked for"):
+        open_bundle(copy, "0" * 64)

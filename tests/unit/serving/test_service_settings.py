@@ -21,6 +21,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defaults_are_promises() -> None:
     assert load_settings().model_dump() == {
         "bundle": "bundle",
+        "bundle_sha256": None,
         "workers": 1,
         "threads": 0,
         "provider": "cpu",
@@ -48,6 +49,7 @@ def test_defaults_are_promises() -> None:
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = {
         "bundle": "bentoml:shop:7",
+        "bundle_sha256": "a" * 64,
         "workers": 2,
         "threads": 3,
         "provider": "openvino",
@@ -105,6 +107,21 @@ def test_a_value_out_of_bounds_names_variable_value_and_limit(monkeypatch: pytes
         load_settings()
     assert f"{name}={value!r}: " in str(caught.value)
     assert limit in str(caught.value)
+
+
+def test_checksums_of_bundles_stand_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOTAGE_BUNDLE", "ranker,clip")
+    assert load_settings().bundle_checksums == (None, None)
+    monkeypatch.setenv("PILOTAGE_BUNDLE_SHA256", f",{'b' * 64}")
+    assert load_settings().bundle_checksums == (None, "b" * 64)
+
+
+@pytest.mark.parametrize(("checksums", "reason"), [("a" * 64, "there are 1 checksums for 2 bundles"), (f"{'A' * 64},", "is no SHA-256")])
+def test_checksums_that_fit_no_bundle_are_refused(monkeypatch: pytest.MonkeyPatch, checksums: str, reason: str) -> None:
+    monkeypatch.setenv("PILOTAGE_BUNDLE", "ranker,clip")
+    monkeypatch.setenv("PILOTAGE_BUNDLE_SHA256", checksums)
+    with pytest.raises(SettingsError, match=f"PILOTAGE_BUNDLE_SHA256=.*{reason}"):
+        load_settings()
 
 
 def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
