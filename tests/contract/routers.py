@@ -1,0 +1,32 @@
+"""Routers that the conformance suite is run on: each is made ready by a context that leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from k8s.rollout.ports import Router
+
+Remake = Callable[[], Router]
+"""Makes a new object for the same router, as an engine does that was killed and started again."""
+
+
+@contextmanager
+def local_envoy(folder: Path) -> Iterator[Remake]:
+    pytest.importorskip("envoy", reason="Envoy comes with pilotage[local]")
+    from k8s.local.processes import Processes, free_port
+    from k8s.local.proxy import ensure_envoy
+    from k8s.routing.envoy import EnvoyRouter
+
+    processes = Processes(folder / "processes")
+    try:
+        ensure_envoy(folder / "envoy", processes, free_port())
+        yield lambda: EnvoyRouter(folder / "envoy")
+    finally:
+        processes.end_all()
+
+
+ROUTERS: dict[str, Callable[[Path], AbstractContextManager[Remake]]] = {"envoy": local_envoy}

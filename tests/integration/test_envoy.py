@@ -1,0 +1,187 @@
+"""A real Envoy in front of tiny services: where requests go, and that none is lost on the way."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from k8s.errors import Refused, Unavailable
+from k8s.local.processes import Processes, free_port
+from k8s.local.proxy import NAME, ensure_envoy
+from k8s.rollout.ports import Arm, Weights
+from k8s.routing.envoy import EnvoyRouter
+from k8s.routing.envoy_tables import ARMS
+from tests.upstreams import Caller, Upstream, asking, upstream
+
+pytest.importorskip("envoy", reason="Envoy comes with pilotage[local]")
+
+CHECKED_LIMIT_S = 10
+
+
+@dataclass
+class Rig:
+    folder: Path
+    port: int
+    processes: Processes
+    router: EnvoyRouter
+    arms: dict[Arm, Upstream]
+
+    def until_healthy(self, arm: Arm, ports: set[int]) -> None:
+        deadline = time.monotonic() + CHECKED_LIMIT_S
+        while self.router.healthy(arm) != ports:
+            assert time.monotonic() < deadline, f"{arm} has {self.router.healthy(arm)}, not {ports}"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def one_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder, port = tmp_path_factory.mktemp("envoy"), free_port()
+    processes = Processes(folder / "processes")
+    with ExitStack() as stack:
+        stack.callback(processes.end_all)
+        router = ensure_envoy(folder / "envoy", processes, port)
+        yield Rig(folder, port, processes, router, {arm: stack.enter_context(upstream(arm)) for arm in ARMS})
+
+
+@pytest.fixture
+def rig(one_rig: Rig) -> Iterator[Rig]:
+    for arm, service in one_rig.arms.items():
+        service.healthy = True
+        one_rig.router.point(arm, [service.port])
+    for arm, service in one_rig.arms.items():
+        one_rig.until_healthy(arm, {service.port})
+    yield one_rig
+    one_rig.router.mirror(0)
+    one_rig.router.stick(False)
+    one_rig.router.write(Weights())
+
+
+@pytest.fixture
+def caller(rig: Rig) -> Iterator[Caller]:
+    caller = Caller(rig.port)
+    yield caller
+    caller.close()
+
+
+def test_live_requests_are_shared_out_by_weight(rig: Rig, caller: Caller) -> None:
+    rig.router.write(Weights(stable=80, baseline=10, canary=10))
+    counts = Counter(caller.get().body for _ in range(1000))
+    # 1,000 draws: six deviations are 57 for the rare arms.
+    assert abs(counts["baseline"] - 100) < 57
+    assert abs(counts["canary"] - 100) < 57
+    assert sum(counts.values()) == 1000
+
+
+def test_an_arm_without_weight_gets_no_live_request(rig: Rig, caller: Caller) -> None:
+    rig.router.write(Weights(stable=50, baseline=0, canary=50))
+    rig.router.write(Weights())
+    assert {caller.get().body for _ in range(100)} == {"stable"}
+
+
+def test_the_header_forces_an_arm_whatever_the_weights_are(rig: Rig, caller: Caller) -> None:
+    for arm in ARMS:
+        answer = caller.get(x_pilotage_arm=arm)
+        assert (answer.body, answer.headers["x-pilotage-arm"]) == (arm, arm)
+
+
+def test_an_answer_says_which_arm_it_came_from(rig: Rig, caller: Caller) -> None:
+    rig.router.write(Weights(stable=34, baseline=33, canary=33))
+    answers = [caller.get() for _ in range(50)]
+    assert all(answer.headers["x-pilotage-arm"] == answer.body for answer in answers)
+    assert {answer.body for answer in answers} == set(ARMS)
+
+
+def test_mirrored_requests_reach_the_canary_and_their_answers_nobody(rig: Rig, caller: Caller) -> None:
+    before = rig.arms["canary"].requests
+    rig.router.mirror(100)
+    assert {caller.get().body for _ in range(30)} == {"stable"}
+    deadline = time.monotonic() + 5
+    while rig.arms["canary"].requests < before + 30 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert rig.arms["canary"].requests == before + 30
+
+
+def test_forced_requests_are_not_mirrored(rig: Rig, caller: Caller) -> None:
+    rig.router.mirror(100)
+    before = rig.arms["canary"].requests
+    for _ in range(20):
+        caller.get(x_pilotage_arm="baseline")
+    caller.get(x_pilotage_arm="canary")
+    assert rig.arms["canary"].requests == before + 1
+
+
+def test_a_user_of_the_canary_stays_with_it_while_its_weight_grows(rig: Rig, caller: Caller) -> None:
+    rig.router.stick(True)
+    rig.router.write(Weights(stable=60, baseline=20, canary=20))
+    users: dict[str, str] = {}
+    while Counter(users.values())["canary"] < 10:
+        answer = caller.get()
+        users[answer.headers["set-cookie"].split(";")[0]] = answer.body
+        assert len(users) < 500
+    for weights in (Weights(stable=60, baseline=20, canary=20), Weights(stable=20, baseline=40, canary=40)):
+        rig.router.write(weights)
+        assert all(caller.get(cookie=user).body == arm for user, arm in users.items() if arm == "canary")
+    rig.router.write(Weights())
+    assert {caller.get(cookie=user).body for user in users} == {"stable"}
+
+
+def test_an_arm_whose_processes_are_all_unhealthy_gets_nothing(rig: Rig, caller: Caller) -> None:
+    rig.arms["canary"].healthy = False
+    rig.until_healthy("canary", set())
+    before = rig.arms["canary"].requests
+    assert caller.get(x_pilotage_arm="canary").status == 503
+    assert rig.arms["canary"].requests == before
+
+
+def test_a_new_process_takes_over_without_a_failed_request(rig: Rig) -> None:
+    stable = rig.arms["stable"]
+    with upstream("stable again") as again, asking(rig.port) as counts:
+        rig.router.point("stable", [stable.port, again.port])
+        rig.until_healthy("stable", {stable.port, again.port})
+        rig.router.point("stable", [again.port])
+        seen = counts[200, "stable again"]
+        deadline = time.monotonic() + 5
+        while counts[200, "stable again"] < seen + 50 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        old = stable.requests
+        time.sleep(0.1)
+        assert stable.requests == old  # who was taken out gets no new request
+    assert {status for status, _ in counts} == {200}
+    assert counts[200, "stable"] > 0
+    assert counts[200, "stable again"] > seen
+
+
+def test_an_envoy_that_died_comes_back_with_the_weights_it_had(rig: Rig) -> None:
+    rig.router.write(Weights(stable=75, baseline=0, canary=25))
+    rig.router.mirror(5)
+    envoy = rig.processes.find(NAME)
+    assert envoy is not None
+    envoy.kill()
+    envoy.wait(5)
+    with pytest.raises(Unavailable, match="is Envoy running"):
+        rig.router.read()
+    router = ensure_envoy(rig.folder / "envoy", rig.processes, rig.port)
+    assert (router.read(), router.split().mirror_pct) == (Weights(stable=75, baseline=0, canary=25), 5)
+    rig.until_healthy("stable", {rig.arms["stable"].port})
+
+
+def test_an_envoy_that_runs_is_kept(rig: Rig) -> None:
+    before = rig.processes.find(NAME)
+    ensure_envoy(rig.folder / "envoy", Processes(rig.folder / "processes"), rig.port)
+    assert rig.processes.find(NAME) == before
+
+
+def test_a_port_that_is_taken_is_told_with_the_log(tmp_path: Path) -> None:
+    processes = Processes(tmp_path / "processes")
+    with upstream("somebody else") as other:
+        try:
+            with pytest.raises(Refused, match=r"Envoy ended with 1.*(?i:address already in use)"):
+                ensure_envoy(tmp_path / "envoy", processes, other.port)
+        finally:
+            processes.end_all()

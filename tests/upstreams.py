@@ -1,0 +1,111 @@
+"""Tiny HTTP services in threads of the test's process: what stands behind a proxy where no model is needed."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Upstream:
+    """Answers every request with its name; `healthy` is what it says of itself under ``/readyz``."""
+
+    name: str
+    healthy: bool = True
+    port: int = 0
+    requests: int = 0
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+
+
+@contextmanager
+def upstream(name: str) -> Iterator[Upstream]:
+    state = Upstream(name)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # one packet an answer, or the other side waits 40 ms to acknowledge the first
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            if self.path == "/readyz":
+                self._answer(200 if state.healthy else 503, b"")
+            else:
+                state.requests += 1
+                state.headers.append(dict(self.headers))
+                self._answer(200, state.name.encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.do_GET()
+
+        def _answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Handler)
+    state.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: str
+    headers: Mapping[str, str]
+
+
+class Caller:
+    """A keep-alive connection to a port of loopback."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
+    def get(self, path: str = "/", **headers: str) -> Answer:
+        self._connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = self._connection.getresponse()
+        return Answer(answer.status, answer.read().decode(), {name.lower(): value for name, value in answer.getheaders()})
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def asking(port: int) -> Iterator[Counter[tuple[int, str]]]:
+    """Ask one request after the other until the block ends; counts by status and body."""
+    counts: Counter[tuple[int, str]] = Counter()
+    stop = threading.Event()
+
+    def ask() -> None:
+        caller = Caller(port)
+        while not stop.is_set():
+            answer = caller.get()
+            counts[answer.status, answer.body] += 1
+        caller.close()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        thread.join(10)
