@@ -226,7 +226,7 @@ def _cluster(arm: Arm, folder: Path, health_path: str) -> dict[str, Any]:
         "health_checks": [check],
         # Who is taken out of the file gets no new request from then on, healthy or not; what it is answering is waited for.
         "ignore_health_on_host_removal": True,
-        # Without the first, an arm of which no process is healthy would be sent requests all the same. Without the second, workers hear of a
+        # Without the first, an arm of which no process is healthy would be sent requests. Without the second, workers hear of a
         # check up to 1 s after the admin interface tells it, and taking the old process out in between leaves them with none.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "circuit_breakers": {"thresholds": [most]},
