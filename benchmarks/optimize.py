@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.optimize", description="What the passes bring a ranker and an image tower, beside rivals and the limit."
     )
     parser.add_argument("--quick", action="store_true", help="fewer clicks and rounds, no rivals: ends within 60 s")
-    parser.add_argument("--search", action="store_true", help="also time a full search of each subject: some fifteen minutes more")
+    parser.add_argument("--search", action="store_true", help="also time a full search of each subject: some five minutes more")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of tables")
     options = parser.parse_args(arguments)
     effort = replace(QUICK if options.quick else Effort(), searches=options.search)

@@ -63,6 +63,7 @@ DEFAULTS: dict[Family, tuple[str, ...]] = {
         "conv_to_matmul+used_position+fuse_attention+fuse_gelu+merge_projections+int8_dynamic:weight_type=int7",
         "conv_to_matmul+used_position+fuse_attention+fuse_gelu+merge_projections+smooth_quant+int8_dynamic:weight_type=int7",
         "prune_heads+fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
+        "prune_width:share=0.125+fuse_attention+fuse_gelu+merge_projections+int8_dynamic",
     ),
     "any": (
         "clean_up",
