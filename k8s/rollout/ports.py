@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from numpy import float64
+from numpy import float64, int64
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -108,18 +108,21 @@ class ArmState:
 
 @dataclass(frozen=True)
 class Answers:
-    """Requests that were mirrored and scored by both versions. Letters: ``C`` candidates of all requests together, ``P`` requests.
+    """The same requests, scored by both versions. Letters: ``C`` candidates of all requests together, ``P`` requests.
 
     Attributes
     ----------
     stable_scores, canary_scores
-        ``(C,) float64``, the same candidates in the same order.
+        ``(C,) float64``, the same candidates in the same order, request after request.
+    sizes
+        ``(P,) int64``, candidates of each request; at least one.
     overlap
         ``(P,) float64``, share of the top k of each request that both have.
     """
 
     stable_scores: NDArray[float64]
     canary_scores: NDArray[float64]
+    sizes: NDArray[int64]
     overlap: NDArray[float64]
 
 

@@ -1,0 +1,192 @@
+"""Do both versions answer alike? A version that is fast and wrong (badly quantized, fed with other features) must be stopped too.
+
+The same requests are scored by both versions. Three things are asked, each with two numbers as everywhere in the judge: more than the
+first, shown, fails; less than the second, shown, passes.
+
+* **scores**: distance of the distributions, of one candidate a request, drawn by chance (`loadtests.judge.SameScores`).
+* **overlap**: the mean share of the top k that both have in common.
+* **calibration**: the mean score beside that of the other version. What an auction pays, and what is mixed with other scores, hangs on it.
+
+Overlap and calibration are bets on the means of whole requests (`loadtests.judge.mean_ratio`); candidates of a request are not taken to be
+independent, requests are: each is to be asked once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from k8s.rollout.ports import Answers
+from loadtests.judge import Arm, Batch, Effect, Finding, Judge, Policy, SameScores, Status, Verdict
+from loadtests.judge.mean_ratio import MeanRatio
+
+GRID = 60
+"""Ratios that bets are placed on beside the four that decide: they only draw the interval, 2 % apart around 1."""
+
+MOST_EVIDENCE = 1e300
+"""As in the judge: JSON can hold it."""
+
+CANDIDATE_SEED = 20_221_125
+"""Which candidate of a request stands for its scores: the same for both versions, without regard to its place."""
+
+
+class AnswerLimits(BaseModel):
+    """What is asked of the canary's answers; the table ``[answers]`` of a plan.
+
+    The defaults let a model pass that was trained again on newer data, and stop one whose scores are those of another scale or order.
+
+    Attributes
+    ----------
+    requests
+        Requests to compare in a step: as many as recorded ones there are, at most this many.
+    top_k
+        Places of the ranking that are compared.
+    tolerated_distance, max_distance
+        Of the distributions of scores (Kolmogorov-Smirnov).
+    tolerated_overlap, min_overlap
+        Mean share of the top k in common: fails when shown to be below the first, passes when shown to be above the second.
+    tolerated_ratio, max_ratio
+        Mean score beside the other version's, or the inverse.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests: int = Field(default=2000, ge=200, le=100_000)
+    top_k: int = Field(default=10, ge=1, le=1000)
+    tolerated_distance: float = Field(default=0.1, ge=0, lt=1)
+    max_distance: float = Field(default=0.25, gt=0, le=1)
+    tolerated_overlap: float = Field(default=0.6, gt=0, le=1)
+    min_overlap: float = Field(default=0.4, gt=0, le=1)
+    tolerated_ratio: float = Field(default=1.1, gt=1, le=10)
+    max_ratio: float = Field(default=1.3, gt=1, le=10)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for low, high in (("tolerated_distance", "max_distance"), ("min_overlap", "tolerated_overlap"), ("tolerated_ratio", "max_ratio")):
+            if getattr(self, low) >= getattr(self, high):
+                raise ValueError(f"{low} is {getattr(self, low):g}, it must be below {high}, {getattr(self, high):g}")
+        return self
+
+
+class AnswersJudge:
+    """Judges answers of one attempt at a step.
+
+    Parameters
+    ----------
+    false_alarm
+        Chance that a version ever fails that is as close as tolerated; a third for each of the three.
+    false_pass
+        Chance that one ever passes that is too far off in one of the three.
+    """
+
+    def __init__(self, limits: AnswerLimits, *, false_alarm: float, false_pass: float) -> None:
+        self._limits, self._false_alarm, self._false_pass = limits, false_alarm, false_pass
+        risk = false_alarm / 3
+        same = SameScores(tolerated_distance=limits.tolerated_distance, max_distance=limits.max_distance)
+        # Requests are asked once each and are independent; fewer than 100 say nothing about a distribution.
+        self._scores = Judge([same], Policy(false_alarm=risk, false_pass=false_pass, min_samples=100))
+        deciding = (1 / limits.max_ratio, 1 / limits.tolerated_ratio, limits.tolerated_ratio, limits.max_ratio)
+        around = np.geomspace(0.5, 2.0, GRID)
+        self._ratio = MeanRatio(sorted({*deciding, *around.tolist()}))
+        shares = np.linspace(1 / GRID, 1.0, GRID)
+        self._overlap = MeanRatio(sorted({limits.tolerated_overlap, limits.min_overlap, *shares.tolist()}))
+        self._risk, self._seen = risk, 0
+        self._draw = np.random.default_rng(CANDIDATE_SEED)
+        self._failed: dict[str, Finding] = {}
+
+    def add(self, answers: Answers) -> None:
+        """Take in requests that both versions have scored.
+
+        Raises
+        ------
+        JudgeError
+            A score is no probability.
+        """
+        requests = len(answers.sizes)
+        if not requests:
+            return
+        first = np.concatenate([[0], np.cumsum(answers.sizes)[:-1]])
+        drawn = first + np.floor(self._draw.random(requests) * answers.sizes).astype(np.int64)
+        places = np.arange(self._seen, self._seen + requests, dtype=np.float64)
+        canary, baseline = (_arm(places, scores[drawn]) for scores in (answers.canary_scores, answers.stable_scores))
+        means = [np.add.reduceat(scores, first) / answers.sizes for scores in (answers.canary_scores, answers.stable_scores)]
+        self._ratio.add(means[0], means[1])
+        self._overlap.add(answers.overlap, np.ones(requests))
+        self._scores.add(Batch(canary, baseline))
+        self._seen += requests
+
+    def verdict(self) -> Verdict:
+        """Judge what has come so far."""
+        findings = []
+        for finding in (self._scores.verdict().findings[0], self._overlap_finding(), self._ratio_finding()):
+            if finding.status == "fail":  # once shown, it stays
+                self._failed.setdefault(finding.objective, finding)
+            findings.append(self._failed.get(finding.objective, finding))
+        statuses = {finding.status for finding in findings}
+        status: Status = "fail" if "fail" in statuses else "pass" if statuses == {"pass"} else "inconclusive"
+        reasons = () if self._seen else ("no request was answered by both versions",)
+        shown = [finding.sentence for finding in findings if finding.status == status]
+        head = {"pass": "Same answers", "fail": "Other answers", "inconclusive": "Undecided about answers"}[status]
+        return Verdict(
+            status=status,
+            sentence=f"{head} after {self._seen:,} requests to both versions: {'; '.join([*reasons, *shown])}.",
+            reasons=reasons,
+            findings=tuple(findings),
+            canary_samples=self._seen,
+            baseline_samples=self._seen,
+            lag_measured=False,
+            false_alarm=self._false_alarm,
+            false_pass=self._false_pass,
+        )
+
+    def _overlap_finding(self) -> Finding:
+        limits, bets = self._limits, self._overlap
+        against = bets.below(limits.tolerated_overlap)
+        passes = bets.above(limits.min_overlap) >= -math.log(self._false_pass)
+        low, high = bets.interval(-math.log(self._risk))
+        share = "nothing" if bets.value is None else f"{bets.value:.1%}"
+        sentence = f"{share} of the top {limits.top_k} is the same; below {limits.tolerated_overlap:.0%} is not tolerated"
+        return self._finding(
+            f"overlap of the top {limits.top_k}", sentence, against, passes, Effect(bets.value, low, high, "share", self._risk)
+        )
+
+    def _ratio_finding(self) -> Finding:
+        limits, bets = self._limits, self._ratio
+        # Either direction has half of the risk: the mean of two fair bets is one.
+        either = (bets.above(limits.tolerated_ratio), bets.below(1 / limits.tolerated_ratio))
+        against = float(np.logaddexp(*either)) - math.log(2)
+        needed = -math.log(self._false_pass)
+        passes = bets.below(limits.max_ratio) >= needed and bets.above(1 / limits.max_ratio) >= needed
+        low, high = bets.interval(-math.log(self._risk))
+        times = "unknown" if bets.value is None else f"{bets.value:.3f} times the other version's"
+        sentence = f"the mean score is {times}; beyond {limits.tolerated_ratio:g}, or its inverse, is not tolerated"
+        return self._finding("calibration", sentence, against, passes, Effect(bets.value, low, high, "times", self._risk))
+
+    def _finding(self, objective: str, sentence: str, log_against: float, passes: bool, effect: Effect) -> Finding:
+        status: Status = "fail" if log_against >= -math.log(self._risk) else "pass" if passes else "inconclusive"
+        return Finding(
+            objective=objective,
+            status=status,
+            sentence=sentence,
+            effect=effect,
+            canary_samples=self._seen,
+            baseline_samples=self._seen,
+            correlated=1.0,
+            evidence=min(math.exp(min(log_against, 690.0)), MOST_EVIDENCE),
+            evidence_needed=1 / self._risk,
+        )
+
+
+def top_overlap(stable_ids: list[object], canary_ids: list[object], top_k: int) -> float:
+    """Share of the top k that two rankings of the same candidates have in common; of all where there are fewer."""
+    places = min(top_k, len(stable_ids), len(canary_ids))
+    return len(set(stable_ids[:places]) & set(canary_ids[:places])) / places if places else 1.0
+
+
+def _arm(places: NDArray[np.float64], scores: NDArray[np.float64]) -> Arm:
+    """Scores as requests that all took no time: only the scores are judged."""
+    return Arm(started_s=places, latency_ms=np.zeros(len(places)), ok=np.ones(len(places), dtype=np.bool_), score=scores)

@@ -1,0 +1,108 @@
+"""A version that answers otherwise is stopped; one that answers alike, or is a little better trained, passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from k8s.rollout.answers import AnswerLimits, AnswersJudge, top_overlap
+from k8s.rollout.ports import Answers
+
+CANDIDATES = 20
+
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+def asked(change: Change, requests: int = 50, seed: int = 0) -> Answers:
+    """Requests with a mood of their own, so that their candidates are anything but independent."""
+    draw = np.random.default_rng(seed)
+    logits = draw.normal(-1, 1, (requests, 1)) + draw.normal(0, 1, (requests, CANDIDATES))
+    stable, canary = sigmoid(logits), change(logits, draw)
+    orders = [[list(np.argsort(-row)) for row in scores] for scores in (stable, canary)]
+    overlap = np.array([top_overlap(first, second, 10) for first, second in zip(*orders, strict=True)])
+    return Answers(stable.ravel(), canary.ravel(), np.full(requests, CANDIDATES), overlap)
+
+
+def judge(limits: AnswerLimits | None = None) -> AnswersJudge:
+    return AnswersJudge(limits or AnswerLimits(), false_alarm=0.01, false_pass=0.05)
+
+
+HARMLESS: dict[str, Change] = {
+    "the same": lambda logits, _: sigmoid(logits),
+    "trained again": lambda logits, draw: sigmoid(logits + draw.normal(0, 0.2, logits.shape)),
+}
+HARMFUL: dict[str, tuple[Change, str]] = {
+    "a bias": (lambda logits, _: sigmoid(logits + 0.4), "calibration"),
+    "other features": (lambda logits, draw: sigmoid(draw.permuted(logits, axis=1)), "overlap of the top 10"),
+    "one score for all": (lambda logits, _: np.full(logits.shape, 0.3), "scores"),
+    "another scale": (lambda logits, _: sigmoid(2 * logits), "scores"),
+}
+
+
+@pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
+def test_a_version_that_answers_alike_passes(change: Change) -> None:
+    judged = judge()
+    for seed in range(16):
+        judged.add(asked(change, seed=seed))
+        assert judged.verdict().status != "fail"
+    assert judged.verdict().status == "pass"
+
+
+@pytest.mark.parametrize(("change", "objective"), HARMFUL.values(), ids=HARMFUL)
+def test_a_version_that_answers_otherwise_fails_within_a_few_hundred_requests(change: Change, objective: str) -> None:
+    judged = judge()
+    for seed in range(12):
+        judged.add(asked(change, seed=seed))
+    verdict = judged.verdict()
+    assert verdict.status == "fail"
+    assert objective in {finding.objective for finding in verdict.findings if finding.status == "fail"}
+    assert "Other answers after 600 requests" in verdict.sentence
+
+
+def test_no_data_is_never_a_pass() -> None:
+    verdict = judge().verdict()
+    assert verdict.status == "inconclusive"
+    assert verdict.reasons == ("no request was answered by both versions",)
+    few = judge()
+    few.add(asked(HARMLESS["the same"], requests=30))
+    assert few.verdict().status == "inconclusive"
+
+
+def test_a_failure_once_shown_stays() -> None:
+    judged = judge()
+    for seed in range(8):
+        judged.add(asked(HARMFUL["other features"][0], seed=seed))
+    shown = judged.verdict()
+    for seed in range(8, 40):
+        judged.add(asked(HARMLESS["the same"], seed=seed))
+    assert shown.status == judged.verdict().status == "fail"
+
+
+def test_a_verdict_can_be_written_and_read() -> None:
+    from loadtests.judge import Verdict
+
+    judged = judge()
+    judged.add(asked(HARMFUL["a bias"][0], requests=600))
+    assert Verdict.from_json(judged.verdict().to_json()) == judged.verdict()
+
+
+def test_the_overlap_counts_the_top_alone() -> None:
+    assert top_overlap([1, 2, 3, 4], [2, 1, 4, 3], 2) == 1.0
+    assert top_overlap([1, 2, 3, 4], [3, 1, 4, 2], 2) == 0.5
+    assert top_overlap([1, 2], [2, 1], 10) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [({"tolerated_distance": 0.3}, "max_distance"), ({"min_overlap": 0.7}, "tolerated_overlap"), ({"tolerated_ratio": 1.5}, "max_ratio")],
+)
+def test_limits_that_contradict_each_other_are_refused(low: dict[str, float], high: str) -> None:
+    with pytest.raises(ValidationError, match=f"must be below {high}"):
+        AnswerLimits.model_validate(low)
