@@ -42,14 +42,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 
 {{- define "pilotage.serviceAccountName" -}}
-{{- default (include "pilotage.fullname" .) .Values.serviceAccount.name -}}
+{{- default (ternary (include "pilotage.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
 
 {{/* The arms that have a Service: a route must not name one that is missing, the gateway would answer 500. JSON list. */}}
 {{- define "pilotage.arms" -}}
 {{- $arms := list "stable" -}}
 {{- range list "baseline" "canary" -}}
-{{- if or $.Values.rollout.enabled (index $.Values .).enabled -}}
+{{- if or $.Values.rollout.enabled (index $.Values .).enabled (and $.Values.argoRollouts.enabled (eq . "canary")) -}}
 {{- $arms = append $arms . -}}
 {{- end -}}
 {{- end -}}

@@ -64,10 +64,12 @@ spec:
           restartPolicy: {{ $pod.resizePolicy.cpu }}
         - resourceName: memory
           restartPolicy: {{ $pod.resizePolicy.memory }}
+      {{- if $root.Values.drain.preStopSeconds }}
       lifecycle:
         preStop:
           sleep:
             seconds: {{ include "pilotage.text" $root.Values.drain.preStopSeconds }}
+      {{- end }}
       startupProbe:
         httpGet:
           path: /livez
