@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "pilotage"
 EXAMPLES = sorted((CHART / "ci").glob("*.yaml"))
 RELEASE, NAMESPACE = "ranker", "models"
+MINIMAL: dict[str, Any] = {"image": {"repository": "registry.example/pilotage", "digest": f"sha256:{'0' * 64}"}}
+"""What nobody can install without."""
 
 Object = dict[str, Any]
 Values = dict[str, Any]
@@ -42,6 +45,15 @@ class Rendering:
 
     objects: tuple[Object, ...]
     notes: str
+
+    @property
+    def everything(self) -> tuple[Object, ...]:
+        """The objects, and those that ConfigMaps carry for somebody else to apply: what the rollout makes."""
+        carried: list[Object] = []
+        for each in self.of_kind("ConfigMap"):
+            parsed = [json.loads(text) for key, text in each.get("data", {}).items() if key.endswith(".json")]
+            carried += [thing for thing in parsed if isinstance(thing, dict) and {"apiVersion", "kind"} <= thing.keys()]
+        return (*self.objects, *carried)
 
     def of_kind(self, kind: str) -> list[Object]:
         return [each for each in self.objects if each["kind"] == kind]

@@ -30,14 +30,14 @@ SERVICE: Object = {
 @pytest.mark.parametrize("version", ["oldest", "newest"])
 def test_every_example_keeps_the_schemas_of_kubernetes(example: Path, version: str) -> None:
     number = oldest_version() if version == "oldest" else newest_version()
-    things = [each for each in render_example(example).objects if not is_custom(each)]
+    things = [each for each in render_example(example).everything if not is_custom(each)]
     assert things
     assert {f"{each['kind']}/{each['metadata']['name']}": found for each in things if (found := complaints(each, number))} == {}
 
 
 @example
 def test_every_example_keeps_the_definitions_of_custom_resources(example: Path) -> None:
-    things = [each for each in render_example(example).objects if is_custom(each)]
+    things = [each for each in render_example(example).everything if is_custom(each)]
     found = custom_complaints(things)
     assert {f"{each['kind']}/{each['metadata']['name']}": told for each, told in zip(things, found, strict=True) if told} == {}
 
