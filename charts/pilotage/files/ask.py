@@ -58,7 +58,9 @@ def made_up(field: dict[str, Any], number: int) -> object:
 def rank(address: str) -> str:
     """Three candidates, ranked by probability."""
     fields = first_model(address, "ranking")["features"]["fields"]
-    parts: dict[str, list[dict[str, Any]]] = {part: [field for field in fields if field["part"] == part] for part in ("user", "context", "candidate")}
+    parts: dict[str, list[dict[str, Any]]] = {
+        part: [field for field in fields if field["part"] == part] for part in ("user", "context", "candidate")
+    }
     body: dict[str, Any] = {part: {field["name"]: made_up(field, 1) for field in parts[part]} for part in ("user", "context")}
     body["candidates"] = [{"id": number, **{field["name"]: made_up(field, number) for field in parts["candidate"]}} for number in (1, 2, 3)]
     ranked = json.loads(ask(address, "/v1/rank", body))["candidates"]
