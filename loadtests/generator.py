@@ -14,12 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from loadtests.arrivals import Arrivals, Closed, schedule
 from loadtests.errors import GeneratorError, LoadTestError, ServiceError
-from loadtests.load_profile import LoadProfile
+from loadtests.load_profile import MAX_DURATION_S, LoadProfile
 from loadtests.report import REPORT_NAME
 from serving.contract.errors import SettingsError
 
-LOCUSTFILE = Path(__file__).parent / "users" / "ranking.py"
+LOCUSTFILE = Path(__file__).parent / "users" / "locustfile.py"
 
 LOG_NAME = "locust.log"
 
@@ -27,8 +28,8 @@ GRACE_S = 120.0
 """Time beyond the test's own for starting, for answers still under way (11 s) and for the report of a long
 run on a slow machine. The first drawing on a machine builds matplotlib's font cache, which alone may take 20 s."""
 
-TERMINATE_S = 5.0
-"""A terminated Locust writes what it has; after this it is killed."""
+TERMINATE_S = 60.0
+"""A terminated Locust waits for answers under way (11 s) and writes what it has; after this, or when asked again, it is killed."""
 
 POLL_S = 0.1
 
@@ -37,22 +38,59 @@ LOG_TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Order:
-    """What the generator is to do."""
+    """What the generator is to do.
+
+    Attributes
+    ----------
+    arrivals
+        When requests are sent; None is a closed loop of the profile's users.
+    users
+        Most requests under way in an open loop; None lets the generator choose.
+    samples
+        End after so many requests, whatever the profile's duration.
+    seed
+        Of the schedule and of the interleave of `arms`.
+    arms, stream
+        As on the command line.
+    processes
+        Generator processes beside their master; 0 is one process that does everything.
+    """
 
     host: str
     profile: LoadProfile
     requests_file: Path | None
     out: Path
+    arrivals: Arrivals | None = None
+    users: int | None = None
+    samples: int | None = None
+    seed: int = 0
+    arms: tuple[str, ...] = ()
+    stream: Path | None = None
+    processes: int = 0
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the load lasts; None where that depends on the service."""
+        if self.samples is None:
+            return self.profile.duration_s
+        if self.arrivals is None or isinstance(self.arrivals, Closed):
+            return None
+        return float(schedule(self.arrivals, self.seed, samples=self.samples)[-1])
 
     def command(self) -> list[str]:
         """Return the child's command line."""
         profile = self.profile
-        options = {
+        arrivals = self.arrivals or Closed(users=profile.users)
+        users = arrivals.users if isinstance(arrivals, Closed) else self.users
+        options: dict[str, object | None] = {
             "--host": self.host,
-            "--users": profile.users,
-            # All users within the first second: ramps belong to tests that look for a limit.
-            "--spawn-rate": profile.users,
-            "--run-time": f"{profile.duration_s}s",
+            "--users": users,
+            "--processes": self.processes or None,
+            "--arrivals": arrivals.model_dump_json(),
+            "--duration-s": profile.duration_s if self.samples is None else None,
+            "--samples": self.samples,
+            "--seed": self.seed,
+            "--stream": self.stream,
             "--candidates": profile.candidates,
             "--payload-seed": profile.payload_seed,
             "--requests-file": "" if self.requests_file is None else self.requests_file,
@@ -60,7 +98,8 @@ class Order:
             # Failed requests are for the profile's limit to judge; they are no failure of the generator.
             "--exit-code-on-error": 0,
         }
-        arguments = [f"{name}={value}" for name, value in options.items()]
+        arguments = [f"{name}={value}" for name, value in options.items() if value is not None]
+        arguments += [f"--arm={arm}" for arm in self.arms]
         return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", *arguments]
 
 
@@ -85,7 +124,7 @@ def run_generator(order: Order, on_tick: Callable[[float], None]) -> None:
     """
     order.out.mkdir(parents=True, exist_ok=True)
     log = order.out / LOG_NAME
-    limit_s = order.profile.duration_s + GRACE_S
+    limit_s = (MAX_DURATION_S if order.seconds is None else order.seconds) + GRACE_S
     with log.open("wb") as sink, _child(order.command(), sink) as child:
         began_s = time.monotonic()
         while child.poll() is None:
@@ -101,7 +140,7 @@ def run_generator(order: Order, on_tick: Callable[[float], None]) -> None:
 
 
 def _reason(code: int, log: Path) -> LoadTestError | SettingsError:
-    """Turn the child's exit code, which ``users/ranking.py`` chooses, into an error."""
+    """Turn the child's exit code, which ``users/control.py`` chooses, into an error."""
     tail = f"the end of {log}:\n{_tail(log)}"
     if code == 2:
         return SettingsError(f"Locust refused its options or a file; {tail}")
@@ -135,20 +174,18 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        _signal_group(child.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=TERMINATE_S)
-    # The child leads its group, so the group's number is the child's; whoever is left in it is ended.
-    _signal_group(child.pid, signal.SIGKILL)
-    child.wait()
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
+    """End the load in order, so that what was measured is written; then whatever is left."""
     try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return
+        if child.poll() is None:
+            # The child alone: where it is a master, it ends its workers.
+            child.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=TERMINATE_S)
+    finally:
+        # The child leads its group, so the group's number is the child's.
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _tail(log: Path) -> str:

@@ -52,7 +52,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
 def test_the_generator_is_told_everything_on_its_command_line(tmp_path: Path) -> None:
     order = Order(host="http://127.0.0.1:1", profile=load_profile("smoke"), requests_file=Path("r.jsonl"), out=tmp_path)
     command = order.command()
-    assert {"--headless", "--host=http://127.0.0.1:1", "--users=2", "--run-time=5s"} <= set(command)
+    assert {"--headless", "--host=http://127.0.0.1:1", "--users=2", "--duration-s=5"} <= set(command)
     assert {"--requests-file=r.jsonl", f"--report-dir={tmp_path}"} <= set(command)
 
 
