@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loadtests.calls import Call
 from loadtests.sources.answers import failure_kind
+from loadtests.sources.envelope import Envelope
 from loadtests.sources.payloads import Body
 
 RANK_PATH = "/v1/rank"
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
-def rank_calls(bodies: Iterable[Body], *, endpoint: str = "rank", path: str = RANK_PATH) -> tuple[Call, ...]:
-    """Make calls of bodies, made up or recorded."""
-    return tuple(Call(endpoint, path, HEADERS, body.data, body.candidates, _Check(body)) for body in bodies)
+def json_call(body: Body, envelope: Envelope) -> Call:
+    """Make a call of a JSON body, made up or recorded."""
+    return envelope.call(body.data, body.candidates, _Check(body), HEADERS)
 
 
 @dataclass(frozen=True, slots=True)

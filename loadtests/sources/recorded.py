@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import msgspec
 
 from loadtests.sources.payloads import Body
+from loadtests.sources.rows import Rows
 from serving.contract.errors import SettingsError
+from serving.contract.fields import FeatureSpec, Part
 
 MAX_RECORDED = 10_000
 """Bodies taken from a file, from its beginning: about 200 MB in memory at 20 kB each."""
@@ -28,6 +30,9 @@ class _Recorded(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
+_decoder = msgspec.json.Decoder(_Recorded)
+
+
 def read_recorded(path: Path, *, max_candidates: int) -> tuple[Body, ...]:
     """Read recorded bodies, in the order of the file; empty lines are skipped, at most `MAX_RECORDED` are taken.
 
@@ -43,7 +48,6 @@ def read_recorded(path: Path, *, max_candidates: int) -> tuple[Body, ...]:
     SettingsError
         When the file cannot be read or has no request, or naming the line that is not one.
     """
-    decoder = msgspec.json.Decoder(_Recorded)
     bodies: list[Body] = []
     try:
         with path.open("rb") as file:
@@ -53,7 +57,7 @@ def read_recorded(path: Path, *, max_candidates: int) -> tuple[Body, ...]:
                 if len(line) > MAX_LINE_BYTES:
                     raise SettingsError(f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes, that is no ranking request")
                 if line.strip():
-                    bodies.append(_body(decoder, line.strip(), f"{path}, line {number}", max_candidates))
+                    bodies.append(_body(line.strip(), f"{path}, line {number}", max_candidates))
     except OSError as error:
         raise SettingsError(f"recorded requests {path} cannot be read: {error}") from error
     if not bodies:
@@ -61,9 +65,9 @@ def read_recorded(path: Path, *, max_candidates: int) -> tuple[Body, ...]:
     return tuple(bodies)
 
 
-def _body(decoder: msgspec.json.Decoder[_Recorded], line: bytes, place: str, max_candidates: int) -> Body:
+def _body(line: bytes, place: str, max_candidates: int) -> Body:
     try:
-        request = decoder.decode(line)
+        request = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{place}: not a ranking request: {error}") from error
     if len(request.candidates) > max_candidates:
@@ -73,3 +77,21 @@ def _body(decoder: msgspec.json.Decoder[_Recorded], line: bytes, place: str, max
         if not isinstance(value, str | int):
             raise SettingsError(f"{place}: candidates[{index}] has the id {value!r}, a string or an integer is needed")
     return Body(data=line, candidates=len(ids), ids=frozenset(ids), top_k=request.top_k)  # type: ignore[arg-type]
+
+
+def rows_of(body: Body, spec: FeatureSpec) -> Rows:
+    """Read a recorded body again, to be written in another form.
+
+    Raises
+    ------
+    SettingsError
+        It has a field that the specification has not: Arrow columns and tensors have no place for it.
+    """
+    request = _decoder.decode(body.data)
+    parts: dict[Part, list[dict[str, Any]]] = {"user": [request.user], "context": [request.context], "candidate": request.candidates}
+    for part, rows in parts.items():
+        known = {field.name for field in spec.of_part(part)} | ({"id"} if part == "candidate" else set())
+        for row in rows:
+            if unknown := row.keys() - known:
+                raise SettingsError(f"a recorded request has the {part} field {min(unknown)!r}, the model {spec.name!r} has no such field")
+    return Rows(request.user, request.context, request.candidates, request.top_k)

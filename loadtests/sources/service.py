@@ -2,95 +2,133 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.parse
-import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from loadtests.errors import ServiceError
-from serving.contract.errors import SettingsError, SpecificationError
+from loadtests.sources.access import Access, Caller, check_host
+from serving.contract.errors import SpecificationError
 from serving.contract.fields import FeatureSpec, parse_spec
+
+__all__ = ["Classifier", "Model", "Ranker", "ServedModel", "Service", "check_host", "fetch_model", "fetch_service"]
 
 MODELS_PATH = "/v1/models"
 
-TIMEOUT_S = 5.0
-"""A service that is up answers a list of models in milliseconds."""
-
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
-"""A specification of the largest allowed size (1,000 fields) is about 0.3 MB."""
-
 
 @dataclass(frozen=True)
-class ServedModel:
-    """The ranking model that the requests are made for."""
+class Model:
+    """A model that is served."""
 
     name: str
     version: str
+
+
+@dataclass(frozen=True)
+class Ranker(Model):
+    """A model of the family ``ranking``.
+
+    Attributes
+    ----------
+    max_candidates
+        Most in one request.
+    """
+
     features: FeatureSpec
     max_candidates: int
 
 
-def check_host(host: str) -> str:
-    """Return `host` without a trailing slash.
+@dataclass(frozen=True)
+class Classifier(Model):
+    """A model of the family ``clip``.
 
-    Raises
-    ------
-    SettingsError
-        When it is not ``http://…`` or ``https://…``.
+    Attributes
+    ----------
+    max_images, max_labels
+        Most in one request.
+    is_multi_label
+        Whether labels hold independently of each other where the caller does not say: then their probabilities do not sum to 1.
     """
-    try:
-        parts = urllib.parse.urlsplit(host)
-        parts.port  # noqa: B018 - raises where the port is no number
-    except ValueError as error:
-        raise SettingsError(f"host {host!r} is not an address: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(f"host {host!r} must be like http://127.0.0.1:3000")
-    return host.rstrip("/")
+
+    max_images: int
+    max_labels: int
+    is_multi_label: bool
 
 
-def fetch_model(host: str) -> ServedModel:
-    """Ask the service which ranking model it serves; the first one, where it serves several.
+M = TypeVar("M", bound=Model)
+
+
+@dataclass(frozen=True)
+class Service:
+    """The loaded models of a service, in its order: a route without a name asks the first one of a family."""
+
+    host: str
+    models: tuple[Ranker | Classifier, ...]
+
+    def ranker(self, name: str | None) -> Ranker:
+        """Return the ranking model of this name, or the first one; raises `ServiceError`."""
+        return self._find(Ranker, "ranking", "ranking requests", name)
+
+    def classifier(self, name: str | None) -> Classifier:
+        """Return the model of this name that classifies, or the first one; raises `ServiceError`."""
+        return self._find(Classifier, "clip", "images to classify", name)
+
+    def _find(self, kind: type[M], family: str, what: str, name: str | None) -> M:
+        for model in self.models:
+            if isinstance(model, kind) and name in (None, model.name):
+                return model
+        wanted = f"no model of the family {family!r}" + ("" if name is None else f" that is called {name!r}")
+        raise ServiceError(f"{self.host} serves {wanted}, so there is nothing to send {what} to; it serves {self.told()}")
+
+    def told(self) -> str:
+        """What is served, for a message."""
+        names = [f"{model.name} ({'ranking' if isinstance(model, Ranker) else 'clip'})" for model in self.models]
+        return ", ".join(names) or "no model: look at its /readyz"
+
+
+def fetch_service(caller: Caller) -> Service:
+    """Ask what is served. Models of a family that is not known here are left out.
 
     Raises
     ------
     ServiceError
-        When it does not answer, or not with a ranking model.
+        It does not answer, or not with a list of models.
     SettingsError
-        When `host` is no address.
+        The token is missing or refused, or the certificate does not hold.
     """
-    url = check_host(host) + MODELS_PATH
-    # No proxy, whatever the environment says: the load goes straight to the host, and so must this.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    document = caller.ask(MODELS_PATH)
+    source = caller.host + MODELS_PATH
     try:
-        with opener.open(url, timeout=TIMEOUT_S) as answer:
-            document = json.loads(answer.read(MAX_ANSWER_BYTES))
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise ServiceError(f"GET {url} was answered with HTTP {error.code}; is this a Pilotage ranking service?") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise ServiceError(f"GET {url} got no usable answer ({reason}); start the service, or give its address with --host") from error
-    return _ranking_model(document, url)
-
-
-def _ranking_model(document: Any, url: str) -> ServedModel:
-    try:
-        models = [model for model in document["models"] if model["family"] == "ranking"]
-        if not models:
-            raise ServiceError(f"{url} lists no model of the family 'ranking', so there is nothing to send ranking requests to")
-        first = models[0]
-        max_candidates = int(first["max_candidates"])
-        if max_candidates < 1:
-            raise ServiceError(f"{url} says max_candidates is {max_candidates}, at least 1 is needed")
-        return ServedModel(
-            name=str(first["name"]),
-            version=str(first["version"]),
-            features=parse_spec(first["features"], url),
-            max_candidates=max_candidates,
-        )
+        makers = {"ranking": _ranker, "clip": _classifier}
+        models: list[Any] = [makers[model["family"]](model, source) for model in document["models"] if model["family"] in makers]
+        return Service(caller.host, tuple(models))
     except (LookupError, TypeError, ValueError) as error:
-        raise ServiceError(f"{url} answered something that is not a list of models: {type(error).__name__}: {error}") from error
+        raise ServiceError(f"{source} answered something that is not a list of models: {type(error).__name__}: {error}") from error
     except SpecificationError as error:
         raise ServiceError(str(error)) from error
+
+
+def _ranker(model: Mapping[str, Any], source: str) -> Ranker:
+    most = _positive(model, "max_candidates")
+    return Ranker(str(model["name"]), str(model["version"]), parse_spec(model["features"], source), most)
+
+
+def _classifier(model: Mapping[str, Any], source: str) -> Classifier:
+    is_multi_label = model["clip"]["scoring"]["kind"] == "sigmoid"
+    name, version = str(model["name"]), str(model["version"])
+    return Classifier(name, version, _positive(model, "max_images"), _positive(model, "max_labels"), is_multi_label)
+
+
+def _positive(model: Mapping[str, Any], key: str) -> int:
+    number = int(model[key])
+    if number < 1:
+        raise ValueError(f"{key} is {number}, at least 1 is needed")
+    return number
+
+
+ServedModel = Ranker
+
+
+def fetch_model(host: str) -> Ranker:
+    """Ask which ranking model is served, the first one, where no token is needed."""
+    return fetch_service(Caller(host, Access())).ranker(None)

@@ -5,66 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from serving.contract.errors import SettingsError
+from loadtests.sources.weights import parse_weights
 
 DEFAULT_SIZES = "20:20,100:60,500:20"
 """An assumption, not a measurement of your traffic: most requests rank the hundred or so that retrieval
 left over, some a short page, and one in five a long list, which is what decides the tail. Give your own
 mix, or replay recorded requests, before you believe a p99."""
 
-MAX_SIZES = 32
-"""Sizes in one mix: with a pool of 256 bodies, more would be represented by too few bodies each."""
 
-
-def parse_sizes(text: str) -> Mapping[int, float]:
-    """Parse ``SIZE`` or ``SIZE:WEIGHT,SIZE:WEIGHT,…`` into weights by size; the weights need not sum to anything.
+def parse_sizes(text: str, *, what: str = "candidates") -> Mapping[int, float]:
+    """Parse ``SIZE`` or ``SIZE:WEIGHT,SIZE:WEIGHT,…`` into weights by size, in rising order.
 
     Raises
     ------
     SettingsError
         When it is not written like that, a size is given twice or below 1, or a weight is not above 0.
     """
-    weights: dict[int, float] = {}
-    for part in text.split(","):
-        size_text, _, weight_text = part.partition(":")
-        try:
-            size, weight = int(size_text), float(weight_text or 1)
-        except ValueError as error:
-            raise SettingsError(f"candidates {text!r}: {part!r} is not SIZE or SIZE:WEIGHT, for example 20:20,100:60,500:20") from error
-        if size < 1:
-            raise SettingsError(f"candidates {text!r}: a request has at least 1 candidate, got {size}")
-        if not 0 < weight < float("inf"):
-            raise SettingsError(f"candidates {text!r}: the weight of {size} is {weight}, it must be a finite number above 0")
-        if size in weights:
-            raise SettingsError(f"candidates {text!r}: the size {size} is given twice")
-        weights[size] = weight
-    if len(weights) > MAX_SIZES:
-        raise SettingsError(f"candidates {text!r}: {len(weights)} sizes, at most {MAX_SIZES} are allowed")
-    return MappingProxyType(weights)
+    weights = parse_weights(text, what, DEFAULT_SIZES, lambda word: _size(word, what))
+    return MappingProxyType(dict(sorted(weights.items())))
 
 
-def capped(sizes: Mapping[int, float], max_candidates: int) -> Mapping[int, float]:
+def _size(word: str, what: str) -> int:
+    try:
+        size = int(word)
+    except ValueError:
+        raise ValueError("write SIZE or SIZE:WEIGHT") from None
+    if size < 1:
+        raise ValueError(f"a request has at least 1 of {what}, got {size}")
+    return size
+
+
+def capped(sizes: Mapping[int, float], most: int) -> Mapping[int, float]:
     """Cut sizes to what the service accepts; weights of sizes that meet there add up."""
     result: dict[int, float] = {}
     for size, weight in sizes.items():
-        size_sent = min(size, max_candidates)
+        size_sent = min(size, most)
         result[size_sent] = result.get(size_sent, 0.0) + weight
     return MappingProxyType(result)
-
-
-def allot(sizes: Mapping[int, float], total: int) -> list[int]:
-    """Share `total` bodies out among the sizes by largest remainder, so that a pool has the mix exactly, not by luck.
-
-    Every size gets at least one body while `total` lasts, however small its weight.
-    """
-    sum_of_weights = sum(sizes.values())
-    exact = {size: total * weight / sum_of_weights for size, weight in sizes.items()}
-    counts = {size: max(1, int(share)) for size, share in exact.items()}
-    by_remainder = sorted(sizes, key=lambda size: (counts[size] - exact[size], size))
-    while sum(counts.values()) < total:
-        counts[by_remainder[0]] += 1
-        by_remainder = sorted(sizes, key=lambda size: (counts[size] - exact[size], size))
-    while sum(counts.values()) > total:
-        largest = max(counts, key=lambda size: (counts[size], size))
-        counts[largest] -= 1
-    return [size for size in sorted(counts) for _ in range(counts[size])]

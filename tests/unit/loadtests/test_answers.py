@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from loadtests.sources.answers import MAX_CODE_LENGTH, failure_kind
+from loadtests.sources.answers import failure_kind
 from loadtests.sources.payloads import Body
+from loadtests.sources.refusals import MAX_CODE_LENGTH
 
 SENT = Body(data=b"", candidates=3, ids=frozenset({"a", "b", "c"}), top_k=2)
 
@@ -43,5 +44,7 @@ def test_the_full_check_holds_the_answer_against_its_request(content: bytes, kin
 def test_errors_are_told_apart_by_status_and_code() -> None:
     assert failure_kind(500, b"boom", SENT, in_full=False) == "HTTP 500"
     assert failure_kind(422, b'{"error":{"code":"invalid_request","message":"m"}}', SENT, in_full=False) == "HTTP 422 invalid_request"
+    assert failure_kind(503, b'{"error":"overloaded: try again"}', SENT, in_full=False) == "HTTP 503 overloaded"
+    assert failure_kind(400, b'{"error":"$.inputs.id: Expected BYTES"}', SENT, in_full=False) == "HTTP 400"
     long_code = json.dumps({"error": {"code": "x" * 1000}}).encode()
     assert len(str(failure_kind(503, long_code, SENT, in_full=False))) == len("HTTP 503 ") + MAX_CODE_LENGTH

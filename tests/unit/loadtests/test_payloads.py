@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from loadtests.sources.payloads import TOP_K, generate
-from loadtests.sources.sizes import DEFAULT_SIZES, allot, capped, parse_sizes
+from loadtests.sources.sizes import DEFAULT_SIZES, capped, parse_sizes
+from loadtests.sources.weights import allot
 from serving.contract.errors import SettingsError
 from serving.contract.fields import FeatureSpec, parse_spec
 from serving.features.requests import RequestDecoder

@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from loadtests.calls import LATE, Call
+from loadtests.sources.envelope import Envelope
 from loadtests.sources.payloads import Body
 from loadtests.sources.pool import FULL_CHECK_EVERY, Pool
-from loadtests.sources.rank_json import rank_calls
+from loadtests.sources.rank_json import json_call
 
 BODIES = [Body(data=b"a", candidates=1, ids=frozenset({"x"}), top_k=1), Body(data=b"b", candidates=1, ids=frozenset({"y"}), top_k=1)]
-CALLS = rank_calls(BODIES)
+CALLS = [json_call(body, Envelope("rank", "/v1/rank")) for body in BODIES]
 ANSWER_X = b'{"ranking": [{"id": "x", "probability": 0.5}]}'
 
 
