@@ -79,6 +79,9 @@ class ImageReader:
         if file.width * file.height > self._max_pixels:
             pixels = f"{file.width}×{file.height} = {file.width * file.height} pixels"
             raise ImageTooLarge(f"the image has {pixels}, over the limit of {self._max_pixels}; scale it down before sending")
+        if len(file.drawing) < file.least_bytes:
+            claim = f"its header says {file.width}×{file.height} pixels, which take {file.least_bytes} bytes or more"
+            raise UnreadableImage(f"the {file.format} is cut off, or lies: {claim}, and it has {len(file.drawing)} that draw")
         try:
             return self._pixels(file)
         except (RequestError, MemoryError):

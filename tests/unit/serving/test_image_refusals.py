@@ -148,6 +148,17 @@ def test_a_header_that_promises_too_many_pixels_costs_nothing(content: bytes) ->
     assert peak < 1_000_000
 
 
+@pytest.mark.parametrize(
+    ("options", "least_bytes"), [({}, 1800), ({"progressive": True}, 1800), ({"optimize": True}, 1800), ({"subsampling": 0}, 3600)]
+)
+def test_a_jpeg_that_claims_more_pixels_than_its_bytes_can_hold_is_refused(options: dict[str, Any], least_bytes: int) -> None:
+    large, small = (encoded(np.full((*size, 3), 77, np.uint8), "JPEG", **options) for size in ((640, 960), (8, 8)))
+    assert READER.read(large).shape == (32, 32, 3), "one colour: no picture of this size takes fewer bytes"
+    liar = small.replace(struct.pack(">HHB", 8, 8, 3), struct.pack(">HHB", 640, 960, 3))
+    with pytest.raises(UnreadableImage, match=f"lies: its header says 960×640 pixels, which take {least_bytes} bytes or more"):
+        READER.read(liar)
+
+
 @pytest.mark.parametrize(("width", "height"), [(0, 10), (10, 0)])
 def test_a_picture_without_pixels_is_refused(width: int, height: int) -> None:
     with pytest.raises(UnreadableImage, match=f"{width}×{height} pixels"):
