@@ -118,8 +118,9 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 async def _no_method(request: Request, error: Exception) -> Response:
-    allowed = getattr(error, "headers", None) or {}
-    return _failure(request, 405, "method_not_allowed", f"this route does not take {request.method}", allowed)
+    headers = getattr(error, "headers", None) or {}
+    allowed = ", ".join(sorted(headers.get("Allow", "other methods").split(", ")))
+    return _failure(request, 405, "method_not_allowed", f"this route takes {allowed}, not {request.method}", headers)
 
 
 def _failure(request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:

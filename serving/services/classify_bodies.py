@@ -33,16 +33,21 @@ def decoder_of(headers: Headers, query: bytes, types: ClassifyTypes) -> Decode:
     ------
     UnsupportedMedia
         Another content type.
+    InvalidRequest
+        Options in the query of a body that has room for them: they would be overlooked.
     """
     value = headers.get(b"content-type", JSON.encode())
     media = media_type(value)
-    if media == JSON:
-        return types.decode
-    if media == MULTIPART:
-        return lambda body: _from_parts(value, body, types)
     if media.startswith("image/"):
         return lambda body: types.read_options(_query(query, types), [body])
-    raise UnsupportedMedia(f"content-type is none of {JSON}, {MULTIPART}, {IMAGES}")
+    if media not in (JSON, MULTIPART):
+        raise UnsupportedMedia(f"content-type {media[:80]!r} is none of {JSON}, {MULTIPART}, {IMAGES}")
+    if query:
+        name = next(iter(_query(query, types)), "")
+        refuse("query", f"options stand in the body of {media}, and in the query only with {IMAGES}; put {name[:80]!r} into the body")
+    if media == JSON:
+        return types.decode
+    return lambda body: _from_parts(value, body, types)
 
 
 def _from_parts(content_type: bytes, body: bytes, types: ClassifyTypes) -> ClassifyRequest:

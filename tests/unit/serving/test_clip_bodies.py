@@ -112,6 +112,13 @@ def test_a_query_that_cannot_be_read_is_malformed(query: bytes) -> None:
         _decode(b"image/png", FILE, query)
 
 
+def test_options_in_a_query_are_not_overlooked_where_they_do_not_count() -> None:
+    for content_type, body in ((b"application/json", b'{"images":["YQ=="],"labels":["a"]}'), _form(("image", FILE), ("labels", b"a"))):
+        assert _decode(content_type, body).top_k is None
+        with pytest.raises(InvalidRequest, match=r"query: .* put 'top_k' into the body"):
+            _decode(content_type, body, b"top_k=1")
+
+
 def test_a_request_part_stands_alone_and_once() -> None:
     request = ("request", b'{"labels":["a"]}')
     for more in (("labels", b"b"), request):
@@ -129,7 +136,7 @@ def test_parts_are_bounded_in_number() -> None:
 
 def test_other_content_types_are_unsupported() -> None:
     for content_type in (b"text/plain", b"application/octet-stream", b"", b"multipart/mixed; boundary=x"):
-        with pytest.raises(UnsupportedMedia):
+        with pytest.raises(UnsupportedMedia, match=r"content-type '.*' is none of"):
             _decode(content_type, FILE)
 
 
