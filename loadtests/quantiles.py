@@ -114,5 +114,5 @@ def correlations(samples: NDArray[np.float64], values: Sequence[float]) -> NDArr
     dispersion = Dispersion(1, len(share))
     variance = (size * share * (1 - share))[None]
     for events in sums:
-        dispersion.add((events - size * share)[None], variance)
+        dispersion.add((events - size * share)[None], variance, events[None])
     return np.asarray(dispersion.factor()[0])

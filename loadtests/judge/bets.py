@@ -87,7 +87,8 @@ class Bets:
         r = n_c / (n_c + n_b)
         score = (1 - r) * (canary - n_c * expected) - r * (baseline - n_b * expected)
         variance = ((1 - r) ** 2 * canary + r**2 * baseline) * (1 - expected)
-        self.dispersion.add(np.where(both[:, None], score, 0.0), np.where(both[:, None], variance, 0.0))
+        settled = [np.where(both[:, None], each, 0) for each in (score, variance, canary + baseline)]
+        self.dispersion.add(*settled)
 
     def _gains(self, odds: Floats, expected: Floats) -> tuple[Floats, ...]:
         """Log factors ``(R, L, G)`` of an event and a non-event of the canary, and of the baseline.

@@ -4,7 +4,8 @@ Requests that meet the same stall, burst or noisy neighbour are slow together. A
 independent ones; ``d`` is the *design effect*. It is estimated by batch means: the variance of sums over 1, 2, 4, … blocks, divided by what
 it would be if requests were independent, at the length where that is largest. An estimate from few sums is noisy and the largest of several
 would lie well above 1 for independent requests, too: a ratio counts when it exceeds 1 by `SIGNIFICANT` standard errors, and is then divided
-by one plus its standard error.
+by one plus its standard error. Sums over rare events are far from normal, which makes their variance harder to tell: the excess kurtosis of
+a compound Poisson sum is one over the events in it, so the squared standard error is 2 / sums + 1 / events.
 
 Evidence is divided by ``d``: log E becomes log E / d. In the Gaussian limit the log of a likelihood ratio is λS − λ²V/2; correlation makes
 the variance of S ``d`` times V, and (λS − λ²V/2) / d has the exponential moment 1 again, for every λ. This is an asymptotic argument, not a
@@ -52,9 +53,10 @@ class Dispersion:
         self._sums = np.zeros(shape)
         self._complete = np.zeros(len(SCALES), dtype=np.int64)
         self._variance = np.zeros((lanes, series))
+        self._events = np.zeros((lanes, series), dtype=np.int64)
         self._blocks = 0
 
-    def add(self, score: Floats, variance: Floats) -> None:
+    def add(self, score: Floats, variance: Floats, events: NDArray[np.int64]) -> None:
         """Take in a block.
 
         Parameters
@@ -63,9 +65,12 @@ class Dispersion:
             ``(R, L) float64``: what the block adds to each sum.
         variance
             ``(R, L) float64``: what its variance would be if the block's requests were independent.
+        events
+            ``(R, L) int64``: events behind the score.
         """
         self._blocks += 1
         self._variance += variance
+        self._events += events
         for number, scale in enumerate(SCALES):
             self._partial[number] += score
             if self._blocks % scale == 0:
@@ -83,6 +88,6 @@ class Dispersion:
             if count < MIN_SUMS:
                 break
             seen = (self._squares[number] - self._sums[number] ** 2 / count) / (count - 1)
-            ratio, error = seen / (scale * expected), np.sqrt(2 / count)
+            ratio, error = seen / (scale * expected), np.sqrt(2 / count + 1 / np.maximum(self._events, 1))
             largest = np.maximum(largest, np.where(ratio > 1 + SIGNIFICANT * error, ratio / (1 + error), 1.0))
         return np.where(self._variance > 0, largest, 1.0)

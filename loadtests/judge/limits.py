@@ -38,7 +38,8 @@ class LimitTest:
         """Count a block, ``(R,) int64`` each."""
         self.events += events
         self.requests += requests
-        self._dispersion.add((events - requests * self._share)[:, None], (events * (1 - self._share))[:, None].astype(np.float64))
+        variance = (events * (1 - self._share)).astype(np.float64)
+        self._dispersion.add((events - requests * self._share)[:, None], variance[:, None], events[:, None])
 
     def effect(self) -> NDArray[np.float64]:
         """Design effect, ``(R,) float64``."""

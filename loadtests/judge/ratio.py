@@ -59,7 +59,7 @@ class RatioTest:
         arms = (block.canary, block.baseline)
         slow = np.concatenate([arm.slower(self._edges[:, [number]]) for number, arm in enumerate(arms)], axis=1)
         sizes = np.stack([arm.answered for arm in arms], axis=1)
-        self._dispersion.add(slow - sizes * self._share, slow * (1 - self._share))
+        self._dispersion.add(slow - sizes * self._share, slow * (1 - self._share), slow)
 
     def learn(self) -> None:
         """Move the thresholds to the quantiles of the counts, once these have grown enough."""
