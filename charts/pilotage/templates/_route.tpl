@@ -27,7 +27,7 @@ rules:
   {{- end }}
   {{- if $traffic.cookie.enabled }}
   {{- range $arm := .arms }}
-  {{- $header := dict "name" "Cookie" "type" "RegularExpression" "value" (printf "(.*;\\s*)?%s=%s(;.*)?" $traffic.cookie.name $arm) }}
+  {{- $header := dict "name" "Cookie" "type" "RegularExpression" "value" (printf "^(.*;\\s*)?%s=%s(;.*)?$" $traffic.cookie.name $arm) }}
   - {{- include "pilotage.routeMatches" (dict "paths" $paths "header" $header) | nindent 4 }}
     {{- include "pilotage.routeTimes" $root | nindent 4 }}
     backendRefs:

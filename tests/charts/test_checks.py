@@ -1,0 +1,71 @@
+"""Values that contradict each other are refused, each with a sentence that says what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.charts.rendering import MINIMAL, Values, changed, refusal, render
+from tests.charts.test_traffic import ARMS, GATEWAY
+
+TOOLS: Values = {"tools.image": {"repository": "registry.example/tools", "digest": f"sha256:{'1' * 64}"}}
+ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, "argoRollouts.analysis.command": ["judge"], **TOOLS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"image.repository": ""}, "image.repository is needed"),
+        ({"image.digest": ""}, "image.digest is needed"),
+        ({"bundles": [{"source": "image"}]}, 'bundles[0] comes from image and has no path: see "Bundles"'),
+        ({"bundles": [{"source": "download", "name": "a", "url": "https://a/b"}]}, "bundles[0] comes from download and has no sha256"),
+        ({"canary.bundles": [{"source": "claim", "name": "a"}]}, "canary.bundles[0] comes from claim and has no claimName"),
+        (
+            {"bundles": [{"source": "claim", "name": "a", "claimName": "x"}, {"source": "claim", "name": "a", "claimName": "y"}]},
+            "bundles[1] is called a, as one before it",
+        ),
+        ({"traffic.weights.stable": 90}, "traffic.weights add up to 90, they must to 100"),
+        ({"traffic.weights": {"stable": 90, "canary": 10}}, "traffic.weights.canary is 10, but canary.enabled is false"),
+        ({"rollout.enabled": True, "canary.enabled": True}, "canary.enabled with rollout.enabled"),
+        ({**ARGO, "rollout.enabled": True}, "two engines would fight over the weights"),
+        ({**GATEWAY, "rollout.enabled": True, "traffic.mirror.enabled": True}, "the plan of the rollout says what is mirrored"),
+        ({"rollout.job.enabled": True}, "rollout.job.enabled needs rollout.enabled"),
+        ({"rollout.enabled": True, "rollout.job.enabled": True}, "rollout.job.enabled needs rollout.job.command"),
+        (
+            {"rollout.enabled": True, "rollout.job.enabled": True, "rollout.job.command": ["x"]},
+            "rollout.job.enabled needs tools.image.repository",
+        ),
+        ({**GATEWAY, "traffic.mirror.enabled": True}, "there is nobody to copy requests to"),
+        (
+            {"traffic.mirror.enabled": True, "traffic.mirror.serviceName": "shadow"},
+            "traffic.mirror.enabled needs traffic.httpRoute.enabled",
+        ),
+        ({"traffic.cookie.set": True}, "traffic.cookie.set needs traffic.cookie.enabled"),
+        ({"traffic.httpRoute.enabled": True}, "traffic.httpRoute.enabled needs traffic.httpRoute.parentRefs"),
+        ({**GATEWAY, "networkPolicy.gateway": []}, "networkPolicy.gateway is needed"),
+        ({"traffic.ingress.enabled": True}, "traffic.ingress.enabled needs traffic.ingress.hosts"),
+        ({**ARMS, "traffic.ingress.enabled": True, "traffic.ingress.hosts": ["a"]}, "ingress-nginx knows one canary beside stable"),
+        ({"autoscaling.hpa.enabled": True, "autoscaling.keda.enabled": True}, "two would fight over the replicas"),
+        ({"autoscaling.hpa.enabled": True, "autoscaling.minReplicas": 11}, "autoscaling.minReplicas is 11, above maxReplicas 10"),
+        ({"autoscaling.hpa.enabled": True, "autoscaling.cpu.enabled": False}, "autoscaling has nothing to scale by"),
+        ({"autoscaling.hpa.enabled": True, "resources": {"requests": {"cpu": None}}}, "autoscaling.cpu needs resources.requests.cpu"),
+        ({"autoscaling.keda.enabled": True, "autoscaling.queue.enabled": True}, "needs autoscaling.keda.prometheusAddress"),
+        ({"tracing.endpoint": "http://collector:4318"}, "tracing.endpoint needs settings.traceSampleRate above 0"),
+        ({"settings.traceSampleRate": 0.1}, "settings.traceSampleRate above 0 needs tracing.endpoint"),
+        ({"tests.latency.enabled": True}, "tests.latency.enabled needs tools.image.repository"),
+        (
+            {"tests.latency.enabled": True, "tools.image": {"repository": "registry.example/tools"}},
+            "tests.latency.enabled needs tools.image",
+        ),
+        ({**ARGO, "traffic.httpRoute.enabled": False}, "argoRollouts.enabled needs traffic.httpRoute.enabled"),
+        ({**ARGO, "argoRollouts.analysis.command": []}, "argoRollouts.analysis.command is empty"),
+        ({**ARGO, "canary.enabled": True}, "canary.enabled with rollout.enabled or argoRollouts.enabled"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_contradictions_are_refused(changes: Values, told: str) -> None:
+    assert told in refusal(changed(MINIMAL, changes))
+
+
+def test_what_is_refused_alone_is_taken_with_what_it_needs() -> None:
+    for changes in (ARGO, {**TOOLS, "tests.latency.enabled": True}, {**GATEWAY, **ARMS, "traffic.mirror.enabled": True}):
+        assert render(changed(MINIMAL, changes)).objects

@@ -1,0 +1,129 @@
+"""What a rollout finds: objects ready to be applied, rights to them and to nothing else, and a route of the chart that it need not touch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.charts.rendering import MINIMAL, Object, Values, changed, render
+from tests.charts.test_checks import ARGO, TOOLS
+from tests.charts.test_traffic import ARMS, GATEWAY, NAME, weights
+
+ROLLOUT: Values = {**GATEWAY, "rollout.enabled": True}
+JOB: Values = {**ROLLOUT, **TOOLS, "rollout.job.enabled": True, "rollout.job.command": ["pilotage", "rollout", "status"]}
+
+
+def templates(changes: Values) -> dict[str, Any]:
+    data = render(changed(MINIMAL, changes)).named("ConfigMap", f"{NAME}-rollout")["data"]
+    return {key: json.loads(text) for key, text in data.items() if key.endswith(".json")}
+
+
+def test_nothing_of_it_is_there_where_it_is_not_asked_for() -> None:
+    rendering = render(changed(MINIMAL, GATEWAY))
+    assert not [each for kind in ("Role", "RoleBinding", "Job") for each in rendering.of_kind(kind)]
+    assert [each["metadata"]["name"] for each in rendering.of_kind("ServiceAccount")] == [NAME]
+
+
+def test_a_canary_of_the_rollout_is_the_one_that_the_chart_would_run() -> None:
+    canary: Values = {"canary.image": {"digest": f"sha256:{'9' * 64}"}, "canary.replicas": 2}
+    carried = templates({**ROLLOUT, **canary})["canary.json"]
+    standing = render(changed(MINIMAL, {**canary, "canary.enabled": True})).named("Deployment", f"{NAME}-canary")
+    assert carried["spec"] == standing["spec"]
+    assert carried["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "pilotage-rollout"
+
+
+def test_helm_renders_neither_arms_nor_weights_under_a_rollout() -> None:
+    rendering = render(changed(MINIMAL, ROLLOUT))
+    assert [each["metadata"]["name"] for each in rendering.of_kind("Deployment")] == [f"{NAME}-stable"]
+    assert {each["metadata"]["name"] for each in rendering.of_kind("Service")} == {
+        NAME,
+        *(f"{NAME}-{arm}" for arm in ("stable", "baseline", "canary")),
+    }
+    route = rendering.one("HTTPRoute")
+    assert all(set(weights(rule)) == {"stable"} for rule in route["spec"]["rules"])
+
+
+def test_another_canary_changes_nothing_that_runs() -> None:
+    before, after = (render(changed(MINIMAL, {**ROLLOUT, **more})) for more in ({}, {"canary.image": {"digest": f"sha256:{'9' * 64}"}}))
+    differing = [each["metadata"]["name"] for each, other in zip(before.objects, after.objects, strict=True) if each != other]
+    assert differing == [f"{NAME}-rollout"]
+
+
+def test_the_route_of_a_rollout_goes_before_the_one_of_the_chart() -> None:
+    chart = render(changed(MINIMAL, ROLLOUT)).one("HTTPRoute")
+    route = templates(ROLLOUT)["route.json"]
+    assert route["metadata"]["name"] == f"{NAME}-rollout"
+    assert {key: route["spec"].get(key) for key in ("parentRefs", "hostnames")} == {
+        key: chart["spec"].get(key) for key in ("parentRefs", "hostnames")
+    }
+    paths = {match["path"]["value"] for rule in route["spec"]["rules"] for match in rule["matches"]}
+    assert paths == {"/v1", "/v2"}  # the longer prefix counts: these before "/"
+    assert {match["path"]["value"] for rule in chart["spec"]["rules"] for match in rule["matches"]} == {"/"}
+
+
+@pytest.mark.parametrize("cookie", [False, True])
+def test_the_last_rule_has_the_weights_and_the_others_an_arm_each(cookie: bool) -> None:
+    *chosen, last = templates({**ROLLOUT, "traffic.cookie.enabled": cookie})["route.json"]["spec"]["rules"]
+    assert weights(last) == {"stable": 100, "baseline": 0, "canary": 0}
+    assert all("headers" in match for rule in chosen for match in rule["matches"])
+    assert [set(weights(rule)) for rule in chosen] == [{"stable"}, {"baseline"}, {"canary"}] * (1 + cookie)
+
+
+def allowed(rules: list[Object], verb: str, resource: str, name: str) -> bool:
+    return any(verb in rule["verbs"] and resource in rule["resources"] and name in rule.get("resourceNames", [name]) for rule in rules)
+
+
+def test_a_rollout_may_do_what_it_does_and_no_more() -> None:
+    rules = render(changed(MINIMAL, ROLLOUT)).one("Role")["rules"]
+    assert not any("*" in (*rule["verbs"], *rule["resources"], *rule["apiGroups"]) for rule in rules)
+    may = [
+        ("patch", "deployments", f"{NAME}-canary"), ("delete", "deployments", f"{NAME}-canary"), ("patch", "deployments", f"{NAME}-stable"),
+        ("patch", "httproutes", f"{NAME}-rollout"), ("delete", "httproutes", f"{NAME}-rollout"), ("get", "httproutes", NAME),
+        ("patch", "configmaps", f"{NAME}-rollout-journal"), ("update", "leases", f"{NAME}-rollout"), ("list", "endpointslices", "any"),
+    ]  # fmt: skip
+    may_not = [
+        ("delete", "deployments", f"{NAME}-stable"), ("patch", "deployments", "another"), ("patch", "httproutes", NAME),
+        ("patch", "configmaps", f"{NAME}-rollout"), ("get", "secrets", "any"), ("patch", "services", f"{NAME}-canary"),
+    ]  # fmt: skip
+    assert [each for each in may if not allowed(rules, *each)] == []
+    assert [each for each in may_not if allowed(rules, *each)] == []
+
+
+def test_a_job_runs_once_for_what_it_rolls_out() -> None:
+    def name(more: Values) -> str:
+        return str(render(changed(MINIMAL, {**JOB, **more})).one("Job")["metadata"]["name"])
+
+    assert name({}) == name({"replicas": 5})
+    assert len({name({}), name({"canary.image": {"digest": f"sha256:{'9' * 64}"}}), name({"rollout.plan": "x = 1"})}) == 3
+
+
+def test_a_job_that_has_judged_is_not_asked_again_and_one_that_was_killed_goes_on() -> None:
+    spec = render(changed(MINIMAL, JOB)).one("Job")["spec"]
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2, 4]
+    assert spec["backoffLimit"] > 0
+    pod = spec["template"]["spec"]
+    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == (f"{NAME}-rollout", True)
+
+
+def test_argo_takes_the_pods_of_stable_over_and_both_services_select_them() -> None:
+    rendering = render(changed(MINIMAL, ARGO))
+    rollout = rendering.one("Rollout")["spec"]
+    assert rollout["workloadRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": f"{NAME}-stable", "scaleDown": "progressively"}
+    pods = rendering.one("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert rollout["selector"]["matchLabels"].items() <= pods.items()
+    for service in (rollout["strategy"]["canary"]["stableService"], rollout["strategy"]["canary"]["canaryService"]):
+        assert rendering.named("Service", service)["spec"]["selector"].items() <= pods.items()
+
+
+def test_argo_judges_by_our_load_test_between_its_steps() -> None:
+    rendering = render(changed(MINIMAL, ARGO))
+    steps = rendering.one("Rollout")["spec"]["strategy"]["canary"]["steps"]
+    analysis = {"analysis": {"templates": [{"templateName": f"{NAME}-judge"}]}}
+    assert steps == [{"setWeight": 10}, analysis, {"setWeight": 50}, analysis]
+    assert rendering.one("AnalysisTemplate")["metadata"]["name"] == f"{NAME}-judge"
+
+
+def test_standing_arms_have_no_rights() -> None:
+    assert render(changed(MINIMAL, {**GATEWAY, **ARMS})).of_kind("Role") == []
