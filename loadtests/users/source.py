@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtests.calls import CallSource
-from loadtests.sources.payloads import generate
-from loadtests.sources.pool import Pool
-from loadtests.sources.rank_json import rank_calls
-from loadtests.sources.recorded import read_recorded
-from loadtests.sources.service import ServedModel, check_host, fetch_model
-from loadtests.sources.sizes import parse_sizes
+from loadtests.arms import parse_arms
+from loadtests.sources.access import check_host
+from loadtests.sources.build import BuiltSource, build_source
+from loadtests.sources.service import Classifier, Ranker
+from loadtests.sources.traffic import RankRequests, Traffic
 
 
 @dataclass(frozen=True)
@@ -20,24 +18,33 @@ class Load:
     """A source with what the report says about it."""
 
     host: str
-    model: ServedModel
-    source: CallSource
-    bodies: int
+    source: BuiltSource
+
+    @property
+    def model(self) -> Ranker | Classifier:
+        """The model that the first kind of request asks."""
+        return self.source.parts[0].model
+
+    @property
+    def bodies(self) -> int:
+        """Distinct bodies, of all kinds of request."""
+        return sum(part.bodies for part in self.source.parts)
+
+
+def traffic_of(options: Any) -> Traffic:
+    """Read from Locust's parsed options what is to be sent."""
+    recorded = Path(options.requests_file) if options.requests_file else None
+    return Traffic(requests=(RankRequests(endpoint="rank", candidates=options.candidates, recorded=recorded),))
 
 
 def make_load(host: str | None, options: Any) -> Load:
-    """Ask the service for its model and make the requests for it.
+    """Ask the service what it serves and make the requests for it.
 
     Raises
     ------
     PilotageError
-        When the service serves no ranking model, or the recorded requests are of no use.
+        When the service serves nothing that could be asked, or the recorded requests are of no use.
     """
     address = check_host(host or "")
-    model = fetch_model(address)
-    if options.requests_file:
-        bodies = read_recorded(Path(options.requests_file), max_candidates=model.max_candidates)
-    else:
-        sizes = parse_sizes(options.candidates)
-        bodies = generate(model.features, sizes=sizes, max_candidates=model.max_candidates, seed=options.payload_seed)
-    return Load(address, model, Pool(rank_calls(bodies)), len(bodies))
+    others = [arm.host for arm in parse_arms(options.arm) if arm.host is not None and arm.host != address]
+    return Load(address, build_source(address, traffic_of(options), options.payload_seed, also=others))
