@@ -198,7 +198,7 @@ class Times(_Table):
     promote_s: float = Field(default=1800.0, gt=0)
     proven_s: float = Field(default=30.0, ge=0)
     api_s: float = Field(default=300.0, gt=0)
-    poll_s: float = Field(default=1.0, gt=0, le=10)
+    poll_s: float = Field(default=2.0, gt=0, le=10)
 
 
 class Plan(_Table):
@@ -284,18 +284,26 @@ class Plan(_Table):
         baseline = canary if self.baseline and 3 * canary <= 100 else 0
         return Weights(stable=100 - canary - baseline, baseline=baseline, canary=canary)
 
+    def _asked(self, source: Source) -> tuple[tuple[Objective, ...], Policy]:
+        tables = self.live.objectives if source == "live" and self.live is not None else self.objectives
+        asked, policy = _objectives(tables)
+        return asked or CANARY_OBJECTIVES, policy
+
+    def compares(self, source: Source) -> bool:
+        """Whether requests of this source are judged beside another arm's, not by limits alone."""
+        return any(objective.two_arms for objective in self._asked(source)[0])
+
     def judge(self, source: Source, attempt: int) -> Judge:
         """Return a judge for one step.
 
         The risk of a false alarm is divided among steps and sources. The n-th attempt at a step, after a restart or a hold, has 2⁻ⁿ of what
         is left for the step, and 2⁻ⁿ of the risk of a false pass: however often it is tried, the sum stays below what the plan allows.
         """
-        tables = self.live.objectives if source == "live" and self.live is not None else self.objectives
-        asked, policy = _objectives(tables)
+        asked, policy = self._asked(source)
         share = 0.5**attempt
         parts = len(self.steps) * len(self.sources)
         careful = Policy(**vars(policy) | {"false_alarm": policy.false_alarm * share / parts, "false_pass": policy.false_pass * share})
-        return Judge(asked or CANARY_OBJECTIVES, careful)
+        return Judge(asked, careful)
 
 
 def _objectives(tables: dict[str, Any]) -> tuple[tuple[Objective, ...], Policy]:

@@ -157,6 +157,10 @@ class Router(Protocol):
         """Copy this share of live requests to the canary and drop its answers; 0 copies none."""
         ...
 
+    def rest(self) -> None:
+        """Put away what only a rollout needs, once all weight is stable's and before the other arms go; `read` then says so too."""
+        ...
+
 
 class Fleet(Protocol):
     """Who runs the arms."""

@@ -5,6 +5,7 @@ It is read again by another process, maybe of a later version: whoever changes a
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +14,7 @@ from k8s.errors import Refused
 from k8s.rollout.phases import Outcome, Phase
 from k8s.rollout.plan import Plan
 from k8s.rollout.ports import Release, Weights
+from loadtests.judge import Verdict
 
 RECORD_SCHEMA_VERSION = 1
 
@@ -50,7 +52,7 @@ class Entry(_Model):
     Attributes
     ----------
     what
-        ``started``, ``took over``, ``phase``, ``intends``, ``did``, ``verdict``, ``health``, ``asked``, ``drift``.
+        ``started``, ``took over``, ``phase``, ``analysis``, ``extended``, ``asked``, ``drift``, ``blind``, or an action's name.
     by
         ``engine``, ``judge``, or the person who asked.
     weights
@@ -83,6 +85,11 @@ class Judged(_Model):
     source: str
     verdict: dict[str, Any]
 
+    @staticmethod
+    def of(at_s: float, step: str, attempt: int, source: str, verdict: Verdict) -> Judged:
+        """Take a verdict in, as it would be read back."""
+        return Judged(at_s=at_s, step=step, attempt=attempt, source=source, verdict=json.loads(verdict.to_json()))
+
 
 class Intent(_Model):
     """An action that was begun and is not known to have ended. All are idempotent: after a crash it is done again.
@@ -90,7 +97,7 @@ class Intent(_Model):
     Attributes
     ----------
     action
-        ``weights``, ``mirror``, ``ensure``, ``remove``, ``floor``.
+        ``weights``, ``mirror``, ``ensure``, ``remove``, ``rest``, ``floor``.
     """
 
     action: str
@@ -123,6 +130,10 @@ class Record(_Model):
         When the phase, and the weight of the step, began.
     handled
         Request that was carried out last.
+    conclusion
+        What the judge, the canary's health or the clock made of the release; None: nothing yet, or a person decided.
+    progress
+        How far the step is, in words.
     """
 
     schema_version: int = RECORD_SCHEMA_VERSION
@@ -136,7 +147,9 @@ class Record(_Model):
     ended_s: float | None = None
     phase: Phase = Phase.PREPARING
     outcome: Outcome | None = None
+    conclusion: Literal["pass", "fail", "inconclusive"] | None = None
     why: str = ""
+    progress: str = ""
     step: int = 0
     attempt: int = 0
     extensions: int = 0
@@ -152,6 +165,11 @@ class Record(_Model):
     handled: str | None = None
     timeline: tuple[Entry, ...] = ()
     verdicts: tuple[Judged, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.phase is Phase.DONE
 
     @property
     def step_name(self) -> str:

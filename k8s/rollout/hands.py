@@ -1,0 +1,143 @@
+"""What the engine does to the world: each action waits for the other side within bounds, and is journalled before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from k8s.errors import RolloutError, Unavailable
+from k8s.rollout.ledger import Ledger
+from k8s.rollout.patience import Patience
+from k8s.rollout.phases import TRANSITIONS, Cause
+from k8s.rollout.plan import Step
+from k8s.rollout.ports import Arm, ArmState, Look, Source, Weights
+from k8s.rollout.world import World
+
+Answer = TypeVar("Answer")
+
+RENEW_EVERY_S = 5.0
+"""Between two renewals of the lease, which lasts several times as long."""
+
+
+class Hands:
+    """Acts, and reads.
+
+    Parameters
+    ----------
+    ledger
+        Where it is written down.
+    """
+
+    def __init__(self, world: World, ledger: Ledger) -> None:
+        self._world, self._ledger = world, ledger
+        self._patience = Patience(world.clock, ledger.record.plan.times.api_s, self.renew_if_due)
+        self._renewed_s = 0.0
+        self._seen: dict[Arm, ArmState] = {}
+
+    def look_again(self) -> None:
+        """Forget what was read: a new look begins."""
+        self._seen = {}
+
+    def state(self, arm: Arm) -> ArmState:
+        """How an arm is, read once a look."""
+        if arm not in self._seen:
+            self._seen[arm] = self.patiently(lambda: self._world.fleet.state(arm))
+        return self._seen[arm]
+
+    def weights(self) -> Weights:
+        """Weights in force."""
+        return self.patiently(self._world.router.read)
+
+    def patiently(self, do: Callable[[], Answer]) -> Answer:
+        """Do something as soon as the other side lets it."""
+        # Going back has no alternative to going back: even what is refused is tried again, as long as the plan waits.
+        return self._patience.call(do, refusals=Cause.FAILED not in TRANSITIONS[self._ledger.record.phase])
+
+    def renew_if_due(self) -> None:
+        """Keep the lease."""
+        now_s = self._world.clock.now_s()
+        if now_s - self._renewed_s >= RENEW_EVERY_S:
+            with suppress(Unavailable):  # whoever cannot be reached cannot give the lease to another one either
+                self._world.lease.renew()
+                self._renewed_s = now_s
+
+    # Weights.
+
+    def set_weights(self, weights: Weights) -> None:
+        """Share out live traffic."""
+        record = self._ledger.record
+        if record.weights == weights and record.intent is None and self.weights() == weights:
+            return
+        write = self._world.router.write
+        self._ledger.act("weights", str(weights), lambda: self.patiently(lambda: write(weights)), weights=weights)
+
+    def mirror(self, pct: int) -> None:
+        """Copy this share of live requests to the canary."""
+        record = self._ledger.record
+        if pct or record.mirror_pct or record.intent is not None:
+            write = self._world.router.mirror
+            self._ledger.act("mirror", f"{pct} %", lambda: self.patiently(lambda: write(pct)), mirror_pct=pct)
+
+    def send_home(self) -> None:
+        """All live traffic to stable, and no copies: the one state that is right before and after everything."""
+        self.set_weights(Weights())
+        self.mirror(0)
+
+    def rest(self) -> None:
+        """Put away what only a rollout needs."""
+        self._ledger.act("rest", "the route is as it was before", lambda: self.patiently(self._world.router.rest))
+
+    # Arms.
+
+    def ensure(self, arm: Arm, name: str) -> None:
+        """Make an arm run the new release, or the old one."""
+        record = self._ledger.record
+        release = record.release if name == record.release.name else record.old_release
+        replicas = None if arm == "stable" else record.plan.replicas_of(record.step)
+        size = "" if replicas is None else f", replicas: {replicas}"
+        do = self._world.fleet.ensure
+        self._ledger.act("ensure", f"{arm} runs {name}{size}", lambda: self.patiently(lambda: do(arm, release, replicas)))
+
+    def floor(self, replicas: int | None) -> None:
+        """Keep scalers from taking stable down, or no longer."""
+        detail = "stable has its own bounds again" if replicas is None else f"no scaler takes stable below {replicas}"
+        self._ledger.act("floor", detail, lambda: self.patiently(lambda: self._world.fleet.floor(replicas)))
+
+    def remove(self, arm: Arm) -> None:
+        """Take an arm away."""
+        self._ledger.act("remove", arm, lambda: self.patiently(lambda: self._world.fleet.remove(arm)))
+
+    # Requests of a step.
+
+    def begin_traffic(self, step: Step) -> None:
+        """Begin to load, or to watch."""
+        plan = self._ledger.record.plan
+        for source in plan.sources:
+            traffic = self._world.traffic[source]
+            self.patiently(lambda traffic=traffic: traffic.begin(step, plan.arms))  # type: ignore[misc]
+
+    def end_traffic(self) -> None:
+        """Stop to; what cannot be stopped has an end of its own."""
+        for traffic in self._world.traffic.values():
+            with suppress(RolloutError):
+                traffic.end()
+
+    def looks(self) -> tuple[list[tuple[Source, Look]], list[str]]:
+        """Look at every source. One that cannot be looked at sees nothing: the step's time runs, and nothing passes.
+
+        Returns
+        -------
+            What was seen, and what could not be looked at, in words.
+        """
+        found: list[tuple[Source, Look]] = []
+        blind: list[str] = []
+        for source in self._ledger.record.plan.sources:
+            try:
+                look = self._world.traffic[source].look()
+            except RolloutError as error:
+                blind.append(f"{source} traffic cannot be looked at: {error}")
+                continue
+            if look is not None:
+                found.append((source, look))
+        return found, blind

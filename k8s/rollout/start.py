@@ -1,0 +1,113 @@
+"""Beginning a rollout, or going on with one: the same command does both, so that a Job that is restarted needs to know nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from datetime import UTC, datetime
+
+from k8s.errors import NotHeld, Refused, RolloutError
+from k8s.rollout.engine import Engine
+from k8s.rollout.ledger import Ledger
+from k8s.rollout.patience import Patience
+from k8s.rollout.plan import Plan, Times
+from k8s.rollout.ports import Lease, Release, Stored
+from k8s.rollout.record import Record
+from k8s.rollout.world import World
+
+LEASE_WAIT_S = 60.0
+"""For the lease of an engine that died: it runs out after `LEASE_S` (30 s) of the cluster's lease, and clocks differ by some seconds."""
+
+
+def engine_name() -> str:
+    """Name this engine unlike all others, and so that a person finds it."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def hold(lease: Lease, world: World, wait_s: float = LEASE_WAIT_S) -> None:
+    """Take the lease, as soon as whoever has it lets it go or dies.
+
+    Raises
+    ------
+    NotHeld
+        Another engine is alive.
+    """
+    patience, until_s = Patience(world.clock, Times().api_s), world.clock.now_s() + wait_s
+    while True:
+        try:
+            patience.call(lease.acquire)
+            return
+        except NotHeld:
+            if world.clock.now_s() >= until_s:
+                raise
+            world.clock.sleep(Times().poll_s)
+
+
+def begin(world: World, service: str, plan: Plan, release: Release, name: str) -> Engine:
+    """Begin a rollout; where one of this release is under way, go on with that, by the plan it began with. The lease must be held.
+
+    Raises
+    ------
+    Refused
+        Another release is under way, or there is nothing to roll out, or nothing to go back to.
+    """
+    stored = Patience(world.clock, plan.times.api_s).call(world.journal.load)
+    if stored is not None and not stored.record.is_over:
+        under_way = stored.record
+        if under_way.release != release:
+            raise Refused(f"rollout {under_way.id} of {under_way.release.name} is {under_way.phase}: abort it, or wait until it is over")
+        return _engine(world, stored, name)
+    fresh = _fresh(world, service, plan, release, name)
+    ledger = Ledger(fresh, stored.version if stored else None, world.journal, world.clock, world.notices)
+    ledger.save(what="started", detail=f"{release.name} by plan {plan.name}, over {ledger.record.old_release.name}")
+    return Engine(world, ledger, name)
+
+
+def go_on(world: World, name: str) -> Engine:
+    """Go on with the rollout that is in the journal. The lease must be held.
+
+    Raises
+    ------
+    RolloutError
+        There is none.
+    """
+    stored = Patience(world.clock, Times().api_s).call(world.journal.load)
+    if stored is None:
+        raise RolloutError("there is no rollout to go on with: start one")
+    return _engine(world, stored, name)
+
+
+def _engine(world: World, stored: Stored, name: str) -> Engine:
+    _check_sources(world, stored.record.plan)
+    return Engine(world, Ledger(stored.record, stored.version, world.journal, world.clock, world.notices), name)
+
+
+def _check_sources(world: World, plan: Plan) -> None:
+    missing = [source for source in plan.sources if source not in world.traffic]
+    if missing:
+        raise Refused(f"the plan looks at {', '.join(missing)} traffic, which is not set up here")
+
+
+def _fresh(world: World, service: str, plan: Plan, release: Release, name: str) -> Record:
+    _check_sources(world, plan)
+    patience = Patience(world.clock, plan.times.api_s)
+    old, stable = patience.call(world.fleet.stable_release), patience.call(lambda: world.fleet.state("stable"))
+    if old.name == release.name:
+        raise Refused(f"stable runs {release.name} already: give the new release another name")
+    if not stable.ready:
+        raise Refused(f"stable has no ready endpoint ({stable.reason or 'not told why'}): there is nothing to go back to")
+    now_s = world.clock.now_s()
+    stamp = datetime.fromtimestamp(now_s, UTC).strftime("%Y%m%d-%H%M%S")
+    return Record(
+        id=f"{stamp}-{secrets.token_hex(2)}",
+        service=service,
+        engine=name,
+        plan=plan,
+        release=release,
+        old_release=old,
+        started_s=now_s,
+        since_s=now_s,
+        step_since_s=now_s,
+        stable_ready=stable.ready,
+    )
