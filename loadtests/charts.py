@@ -1,4 +1,4 @@
-"""Charts of a load test as inline SVG.
+"""Charts as inline SVG: style, axes and colours that all pages share.
 
 Text stays text and takes the page's own colour, so that one drawing is readable on light and on dark paper.
 """
@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
-
-from loadtests.report import Report
-from loadtests.samples import Samples
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from numpy.typing import NDArray
 
 INK = "#010203"
 """Stands for the colour of the page's text until the SVG is put into the page."""
 
-BLUE, ORANGE, RED = "#3b82c4", "#d9822b", "#c8453b"
+BLUE, ORANGE, RED, GREEN, PURPLE = "#3b82c4", "#d9822b", "#c8453b", "#2f9467", "#9a6dd7"
 """Mid tones with a contrast of at least 3 to white and to the dark page's ``#16181c`` (WCAG 2.2, 1.4.11: graphics)."""
+
+PARTS = (BLUE, ORANGE, GREEN, PURPLE, RED)
+"""Colours of arms, or of runs that are compared; with more of them they begin anew, and dashes tell them apart."""
+
+DASHES = ("-", "--", ":")
 
 MAX_BINS = 80
 """Steps in time: each is about ten pixels wide on the page."""
@@ -30,88 +34,96 @@ MAX_BINS = 80
 MIN_REQUESTS_A_BIN = 20
 """Fewer would make the line of the p95 that of the maximum."""
 
+WIDTH, ROW_HEIGHT = 8.4, 2.9
+"""Inches; the page scales the width to its own."""
 
-def draw(report: Report, samples: Samples) -> dict[str, str]:
-    """Draw all charts.
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": "medium",
+    "axes.titlelocation": "left",
+}
 
-    Returns
-    -------
-    dict[str, str]
-        SVG elements by ``latency_over_time``, ``histogram`` and ``throughput``. The first two are left out
-        when no request succeeded.
+Draw = Callable[[Axes], None]
+
+
+def drawing(name: str, rows: Sequence[Draw], titles: Sequence[str] = ()) -> str:
+    """Draw charts below each other.
+
+    Parameters
+    ----------
+    name
+        Of the drawing; it keeps the ids of several on one page apart.
+    rows
+        Each draws on its axes.
+    titles
+        One above each of the rows; none where there is only one.
     """
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    charts = {"throughput": throughput, "latency_over_time": latency_over_time, "histogram": histogram}
-    drawn = {}
-    for name, chart in charts.items():
-        if name != "throughput" and report.latency_ms is None:
-            continue
-        with mpl.rc_context({**style, "svg.hashsalt": name}):
-            figure = Figure(figsize=(8.4, 3.0), layout="constrained")
-            chart(figure.add_subplot(), report, samples)
-            drawn[name] = _svg(figure, name)
-    return drawn
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH, 0.2 + ROW_HEIGHT * len(rows)), layout="constrained")
+        for axes, draw, title in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, titles or [""] * len(rows), strict=True):
+            draw(axes)
+            axes.set_title(title)
+            for axis in (axes.xaxis, axes.yaxis):
+                if axis.get_scale() == "log":
+                    _plain_numbers(axis)
+            axes.grid(visible=True, alpha=0.2, color=INK)
+            axes.set_axisbelow(True)
+            handles = axes.get_legend_handles_labels()[0]
+            if handles:
+                columns = min(len(handles), 4)
+                axes.legend(frameon=False, ncols=columns, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, handlelength=1.6)
+        return _svg(figure, name)
 
 
-def latency_over_time(axes: Axes, _: Report, samples: Samples) -> None:
-    """Median, p95 and maximum of the successful requests by when they started."""
-    started_s, latency_ms = samples.started_s[samples.ok], samples.latency_ms[samples.ok]
-    bins = max(1, min(MAX_BINS, len(started_s) // MIN_REQUESTS_A_BIN))
-    edges = np.linspace(started_s.min(), started_s.max(), bins + 1)
-    bin_of = np.clip(np.searchsorted(edges, started_s, side="right") - 1, 0, bins - 1)
+def colour(number: int) -> dict[str, Any]:
+    """Return colour and dashes of the line of this number."""
+    return {"color": PARTS[number % len(PARTS)], "linestyle": DASHES[(number // len(PARTS)) % len(DASHES)]}
+
+
+def over_time(
+    axes: Axes, at_s: NDArray[np.float64], latency_ms: NDArray[np.float64], lines: Mapping[str, tuple[float, Mapping[str, Any]]]
+) -> None:
+    """Draw quantiles of latencies ``(S,)`` in steps of time; `lines` has the quantile (1 for the maximum) and the style by label."""
+    bins = max(1, min(MAX_BINS, len(at_s) // MIN_REQUESTS_A_BIN))
+    edges = np.linspace(at_s.min(), at_s.max(), bins + 1)
+    bin_of = np.clip(np.searchsorted(edges, at_s, side="right") - 1, 0, bins - 1)
     present = np.unique(bin_of)
     middle = (edges[:-1] + edges[1:])[present] / 2
     rows = [latency_ms[bin_of == number] for number in present]
     # A single step in time has no line to draw: show its points.
     marker = "o" if len(present) == 1 else ""
-    axes.plot(middle, [row.max() for row in rows], color=RED, linewidth=1, marker=marker, label="max")
-    axes.plot(middle, [np.quantile(row, 0.95, method="inverted_cdf") for row in rows], color=ORANGE, marker=marker, label="p95")
-    axes.plot(middle, [np.median(row) for row in rows], color=BLUE, marker=marker, label="p50")
+    for label, (share, style) in lines.items():
+        values = [np.quantile(row, share, method="inverted_cdf") for row in rows]
+        axes.plot(middle, values, marker=marker, label=label, **style)
     axes.set(xlabel="seconds since the start", ylabel="latency in ms", yscale="log")
-    _plain_numbers(axes.yaxis)
-    _finish(axes)
 
 
-def histogram(axes: Axes, report: Report, samples: Samples) -> None:
-    """How many successful requests took how long, with the quantiles marked."""
-    latency_ms = np.maximum(samples.latency_ms[samples.ok], 1e-3)
-    low, high = latency_ms.min(), latency_ms.max()
-    edges = np.geomspace(low * 0.98, high * 1.02, 61)
-    axes.hist(latency_ms, bins=edges.tolist(), color=BLUE, alpha=0.75)
-    for name, dashes in (("p50", ":"), ("p95", "--"), ("p99", "-")):
-        value = getattr(report.latency_ms, name)
-        if value is not None:
-            axes.axvline(value, color=ORANGE, linestyle=dashes, linewidth=1.4, label=f"{name} {value:.3g} ms")
-    axes.set(xlabel="latency in ms (log scale)", ylabel="requests (log scale)", xscale="log", yscale="log", ylim=(0.6, None))
-    _plain_numbers(axes.xaxis)
-    _plain_numbers(axes.yaxis)
-    _finish(axes)
+def log_edges(*latencies_ms: NDArray[np.float64], bins: int = 60) -> NDArray[np.float64]:
+    """Edges of bins of equal width on a log axis that hold all latencies."""
+    low = min(float(each.min()) for each in latencies_ms if len(each))
+    high = max(float(each.max()) for each in latencies_ms if len(each))
+    return np.geomspace(max(low, 1e-3) * 0.98, max(high, 1e-3) * 1.02, bins + 1)
 
 
-def throughput(axes: Axes, report: Report, samples: Samples) -> None:
-    """Answers a second by when they came, successes and failures."""
-    ended_s = samples.ended_s
-    first = samples.started_s.min()
-    bins = int(max(1, min(MAX_BINS, report.duration_s)))
-    edges = np.linspace(first, first + report.duration_s, bins + 1)
-    width_s = report.duration_s / bins
-    good, _ = np.histogram(ended_s[samples.ok], bins=edges)
-    bad, _ = np.histogram(ended_s[~samples.ok], bins=edges)
-    axes.stairs(good / width_s, edges, color=BLUE, fill=True, alpha=0.75, label="answered")
-    if bad.any():
-        axes.stairs((good + bad) / width_s, edges, baseline=good / width_s, color=RED, fill=True, alpha=0.85, label="failed")
-    axes.set(xlabel="seconds since the start", ylabel="requests a second", ylim=(0, None))
-    _finish(axes)
+def nines(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where shares lie on an axis that gives each nine the same room: 0.9 at 1, 0.99 at 2."""
+    return -np.log10(1 - shares)
+
+
+def nines_axis(axes: Axes, most: float) -> None:
+    """Label an axis of `nines` by quantiles, up to `most`."""
+    shares = [share for share in (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999) if share == 0 or share <= most]
+    axes.xaxis.set_major_locator(FixedLocator(nines(np.array(shares)).tolist()))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "min" if value < 1e-9 else f"p{100 * (1 - 10**-value):.6g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _plain_numbers(axis: Any) -> None:
@@ -120,13 +132,6 @@ def _plain_numbers(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     within = FuncFormatter(lambda value, _: f"{value:.2g}") if high / max(low, 1e-9) < 30 else NullFormatter()
     axis.set_minor_formatter(within)
-
-
-def _finish(axes: Axes) -> None:
-    axes.grid(visible=True, alpha=0.2, color=INK)
-    axes.set_axisbelow(True)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -1,8 +1,8 @@
-"""``pilotage loadtest``: put load on a ranking service and report how it did.
+"""``pilotage loadtest``: put load on a service and report how it did; search for its limit; compare two runs.
 
-Exit codes: 0 done, 1 more requests failed than the profile allows, 2 wrong use, 3 the test could not be
-carried out (service not reachable, generator died), 4 the generator fell behind its schedule, so that nothing can be concluded,
-130 interrupted; what was measured until then is written.
+Exit codes: 0 done, or all objectives passed; 1 an objective failed, or more requests than the profile allows; 2 wrong use; 3 the test could
+not be carried out (service not reachable, generator died); 4 inconclusive: too few requests, or a generator that fell behind its schedule;
+130 interrupted, and what was measured until then is written.
 """
 
 from __future__ import annotations
@@ -12,131 +12,138 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from loadtests.comparing import compare
+
 if TYPE_CHECKING:
-    from loadtests.generator import Order
-    from loadtests.report import Report
+    from loadtests.load_profile import LoadProfile
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False)
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INFRASTRUCTURE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 
-OUTPUTS = ("report.json", "report.html", "samples.npz")
-"""What a run leaves in its folder, beside ``locust.log``; named again here so that ``--help`` imports no numpy."""
+EXITS = {"fail": EXIT_FAILED, "inconclusive": EXIT_INCONCLUSIVE}
+"""By the report's status; a run that passed, or of which nothing was asked, is done."""
 
 
-@app.command(name="loadtest")
+@app.callback(invoke_without_command=True)
 def loadtest(
+    context: typer.Context,
     *,
     host: Annotated[str, typer.Option(help="Address of the service.")] = "http://127.0.0.1:3000",
-    profile: Annotated[str, typer.Option(help="Name of a load profile (smoke, latency) or path of a .toml file.")] = "smoke",
+    profile: Annotated[
+        str, typer.Option(help="Name of a load profile (smoke, latency, server, saturation, soak, spike, canary) or path of a .toml file.")
+    ] = "smoke",
     arrivals: Annotated[
         str | None,
-        typer.Option(help="When requests are sent: closed:USERS, poisson:RATE, constant:RATE, replay:FILE, or JSON; default closed."),
+        typer.Option(
+            help="When requests are sent: closed:USERS, poisson:RATE, constant:RATE, replay:FILE, or JSON; replaces the profile's."
+        ),
+    ] = None,
+    traffic: Annotated[
+        str | None, typer.Option(help="Endpoints with weights, rank:70,classify:30; there are rank, rank-arrow, infer, classify.")
+    ] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="[ENDPOINT:]p99_ms=50,max_error_pct=0.5, repeated; replaces the profile's objectives.")
     ] = None,
     users: Annotated[
         int | None,
         typer.Option(help="Requests under way: in a closed loop always, in an open one at most; replaces the profile's."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Requests to send, instead of seconds of load.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the schedule, and of what goes to which arm.")] = 0,
+    samples: Annotated[int | None, typer.Option(min=1, help="Requests to send; replaces the profile's end.")] = None,
+    duration_s: Annotated[float | None, typer.Option("--duration-s", help="Seconds of load; replaces the profile's end.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of schedule, arms and bodies; replaces the profile's.")] = None,
     arm: Annotated[
         list[str] | None, typer.Option(help="NAME=header:VALUE or NAME=http://host:port, repeated: arms to share the requests among.")
     ] = None,
     stream: Annotated[Path | None, typer.Option(help="Folder for samples about once a second while the load runs.")] = None,
     processes: Annotated[int, typer.Option(min=0, max=64, help="Generator processes, each with its share; 0 is one for everything.")] = 0,
-    duration_s: Annotated[int | None, typer.Option("--duration-s", help="Seconds of load; replaces the profile's.")] = None,
     candidates: Annotated[str | None, typer.Option(help="Request sizes, SIZE or SIZE:WEIGHT,...; replaces the profile's.")] = None,
-    payload_seed: Annotated[int | None, typer.Option(help="Seed of made-up requests; replaces the profile's.")] = None,
     requests_file: Annotated[
-        Path | None, typer.Option(help="Recorded requests to send instead of made-up ones, one JSON body a line.")
+        Path | None, typer.Option(help="Recorded ranking requests to send instead of made-up ones, one JSON body a line.")
     ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with the bearer token.")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="Certificates of the authorities to trust for https://.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for report.json, report.html, samples.npz and locust.log.")] = Path("reports/loadtest"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")] = False,
 ) -> None:
-    """Load a ranking service and write a JSON and an HTML report.
+    """Load a service and write a JSON and an HTML report.
 
     A closed loop flatters a service that stalls: while it stalls, nobody asks (coordinated omission). Give --arrivals for an open one.
     """
-    from loadtests.arms import parse_arms
-    from loadtests.arrivals import parse_arrivals
+    if context.invoked_subcommand is not None:
+        return
     from loadtests.generator import Order
     from loadtests.load_profile import load_profile
-    from loadtests.sources.service import check_host, fetch_model
+    from loadtests.objectives import parse_objective
     from serving.contract.errors import PilotageError
 
     try:
-        chosen = load_profile(profile, users=users, duration_s=duration_s, candidates=candidates, payload_seed=payload_seed)
-        parse_arms(arm or [])
-        order = Order(
-            host=check_host(host),
-            profile=chosen,
-            requests_file=requests_file,
-            out=out,
+        from loadtests.arms import parse_arms
+        from loadtests.arrivals import parse_arrivals
+        from loadtests.sources.access import check_host
+        from loadtests.sources.traffic import parse_mix
+
+        chosen = load_profile(
+            profile,
             arrivals=None if arrivals is None else parse_arrivals(arrivals),
+            requests=None if traffic is None else parse_mix(traffic),
+            objective=tuple(map(parse_objective, objective)) if objective else None,
             users=users,
             samples=samples,
+            duration_s=duration_s,
             seed=seed,
-            arms=tuple(arm or []),
-            stream=stream,
-            processes=processes,
+            candidates=candidates,
+            recorded=requests_file,
+            token_file=token_file,
+            ca_file=ca_file,
         )
-        model = fetch_model(order.host)
-        if requests_file is not None:
-            from loadtests.sources.recorded import read_recorded
+        names = [each.name for each in parse_arms(arm or [])]
+        _check_arms(chosen, names)
+        order = Order(host=check_host(host), profile=chosen, out=out, arms=tuple(arm or []), stream=stream, processes=processes)
+        if chosen.saturation is None:
+            from loadtests.running import run_and_report
 
-            read_recorded(requests_file, max_candidates=model.max_candidates)
-        report, is_cut_short = _carry_out(order)
+            status, is_cut_short = run_and_report(order, as_json=as_json)
+        else:
+            from loadtests.searching import search_and_report
+
+            status, is_cut_short = search_and_report(order, chosen.saturation, as_json=as_json)
     except (PilotageError, OSError) as error:
         _fail(error)
-    if as_json:
-        typer.echo(report.model_dump_json(indent=2))
-    from loadtests.lag import assess
-    from loadtests.samples import read_samples
-    from loadtests.summary import print_summary
-
-    passed = report.error_pct <= chosen.max_error_pct
-    print_summary(report, out, max_error_pct=chosen.max_error_pct, passed=passed)
-    generator = assess(read_samples(out / OUTPUTS[2]))
-    for reason in generator.reasons:
-        typer.echo(f"INVALID: {reason}", err=True)
     if is_cut_short:
         typer.echo("interrupted: the load was stopped, this is what was measured until then", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
-    if not generator.valid:
-        raise typer.Exit(EXIT_INCONCLUSIVE)
-    if not passed:
-        raise typer.Exit(EXIT_FAILED)
+    if status in EXITS:
+        raise typer.Exit(EXITS[status])
 
 
-def _carry_out(order: Order) -> tuple[Report, bool]:
-    """Run the generator under a progress bar and read what it wrote; and whether somebody interrupted it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+app.command()(compare)
 
-    from loadtests.generator import run_generator
-    from loadtests.report import read_report
 
-    files = [order.out / name for name in OUTPUTS]
-    for stale in files:
-        # A report of an earlier run must not be taken for this one's, should the generator die.
-        stale.unlink(missing_ok=True)
-    seconds = order.seconds
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("load", total=seconds)
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of report.json."""
+    import json
 
-        def show(elapsed_s: float) -> None:
-            over = seconds is not None and elapsed_s >= seconds
-            progress.update(bar, completed=elapsed_s, description="last answers, report" if over else None)
+    from loadtests.report import Report
 
-        try:
-            run_generator(order, show)
-        except KeyboardInterrupt:
-            if not files[0].exists():
-                typer.echo("interrupted before anything was measured; the load was stopped", err=True)
-                raise typer.Exit(EXIT_INTERRUPTED) from None
-            return read_report(files[0]), True
-    return read_report(files[0]), False
+    typer.echo(json.dumps(Report.model_json_schema(mode="serialization"), indent=2))
+
+
+def _check_arms(profile: LoadProfile, names: list[str]) -> None:
+    """Check that the arms which are to be compared are there.
+
+    Raises
+    ------
+    SettingsError
+        One is not.
+    """
+    from serving.contract.errors import SettingsError
+
+    for name in profile.compare or ():
+        if name not in names:
+            target = f"--arm {name}=header:{name}, or --arm {name}=http://host:port"
+            raise SettingsError(f"profile {profile.name} compares the arm {name!r}, which was not given: add {target}")
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -36,8 +36,6 @@ class EarlyStopping(BaseModel):
 
     Attributes
     ----------
-    endpoint
-        Requests that count; all, where it is None.
     quantile, limit_ms
         0.99 and 50: p99 is below 50 ms. A failed request counts as one that took longer.
     confidence
@@ -48,7 +46,6 @@ class EarlyStopping(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    endpoint: str | None = None
     quantile: Annotated[float, Field(gt=0, le=0.9999)] = 0.99
     limit_ms: Annotated[float, Field(gt=0)]
     confidence: Annotated[float, Field(ge=0.5, le=0.9999)] = 0.99
@@ -60,7 +57,7 @@ class EarlyStopping(BaseModel):
         return 1 - (1 - self.confidence) / self.looks
 
     def look_at(self, planned: int) -> tuple[int, ...]:
-        """Numbers of ended requests at which a run of `planned` is looked at."""
+        """Numbers of requests after which a run of `planned` is looked at."""
         return tuple(planned * look // self.looks for look in range(1, self.looks + 1))
 
 
@@ -131,7 +128,8 @@ class Looks:
         Parameters
         ----------
         over
-            ``(N,) bool``, whether each request that has ended failed or took longer than the limit, in order of their end.
+            ``(N,) bool``, whether each request failed or took longer than the limit, in the order in which they were due: in order of their
+            end the slow ones would come after the look that they should count in.
         """
         while self._at and self._at[0] <= len(over) and (self.last is None or self.last.outcome == "open"):
             requests = self._at.pop(0)

@@ -14,15 +14,18 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from loadtests.arrivals import Arrivals, Closed, schedule
+from loadtests.arrivals import Closed
 from loadtests.errors import GeneratorError, LoadTestError, ServiceError
-from loadtests.load_profile import MAX_DURATION_S, LoadProfile
+from loadtests.load_profile import MAX_DURATION_S, LoadProfile, write_profile
 from loadtests.report import REPORT_NAME
 from serving.contract.errors import SettingsError
 
 LOCUSTFILE = Path(__file__).parent / "users" / "locustfile.py"
 
 LOG_NAME = "locust.log"
+
+PROFILE_NAME = "profile.json"
+"""The load profile with everything that the command line put in its place."""
 
 GRACE_S = 120.0
 """Time beyond the test's own for starting, for answers still under way (11 s) and for the report of a long
@@ -42,14 +45,8 @@ class Order:
 
     Attributes
     ----------
-    arrivals
-        When requests are sent; None is a closed loop of the profile's users.
-    users
-        Most requests under way in an open loop; None lets the generator choose.
-    samples
-        End after so many requests, whatever the profile's duration.
-    seed
-        Of the schedule and of the interleave of `arms`.
+    profile
+        What is sent, when and for how long; handed on as a file.
     arms, stream
         As on the command line.
     processes
@@ -58,44 +55,22 @@ class Order:
 
     host: str
     profile: LoadProfile
-    requests_file: Path | None
     out: Path
-    arrivals: Arrivals | None = None
-    users: int | None = None
-    samples: int | None = None
-    seed: int = 0
     arms: tuple[str, ...] = ()
     stream: Path | None = None
     processes: int = 0
 
-    @property
-    def seconds(self) -> float | None:
-        """How long the load lasts; None where that depends on the service."""
-        if self.samples is None:
-            return self.profile.duration_s
-        if self.arrivals is None or isinstance(self.arrivals, Closed):
-            return None
-        return float(schedule(self.arrivals, self.seed, samples=self.samples)[-1])
-
     def command(self) -> list[str]:
         """Return the child's command line."""
-        profile = self.profile
-        arrivals = self.arrivals or Closed(users=profile.users)
-        users = arrivals.users if isinstance(arrivals, Closed) else self.users
+        arrivals = self.profile.arrivals
         options: dict[str, object | None] = {
             "--host": self.host,
-            "--users": users,
+            "--users": arrivals.users if isinstance(arrivals, Closed) else self.profile.users,
             "--processes": self.processes or None,
-            "--arrivals": arrivals.model_dump_json(),
-            "--duration-s": profile.duration_s if self.samples is None else None,
-            "--samples": self.samples,
-            "--seed": self.seed,
+            "--load-profile": self.out / PROFILE_NAME,
             "--stream": self.stream,
-            "--candidates": profile.candidates,
-            "--payload-seed": profile.payload_seed,
-            "--requests-file": "" if self.requests_file is None else self.requests_file,
             "--report-dir": self.out,
-            # Failed requests are for the profile's limit to judge; they are no failure of the generator.
+            # Failed requests are for the objectives to judge; they are no failure of the generator.
             "--exit-code-on-error": 0,
         }
         arguments = [f"{name}={value}" for name, value in options.items() if value is not None]
@@ -103,7 +78,7 @@ class Order:
         return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", *arguments]
 
 
-def run_generator(order: Order, on_tick: Callable[[float], None]) -> None:
+def run_generator(order: Order, on_tick: Callable[[float], bool]) -> None:
     """Run the load to its end.
 
     Parameters
@@ -111,7 +86,7 @@ def run_generator(order: Order, on_tick: Callable[[float], None]) -> None:
     order
         What to send where.
     on_tick
-        Called several times a second with the seconds since the start.
+        Called several times a second with the seconds since the start; the load is ended early once it returns True.
 
     Raises
     ------
@@ -124,15 +99,23 @@ def run_generator(order: Order, on_tick: Callable[[float], None]) -> None:
     """
     order.out.mkdir(parents=True, exist_ok=True)
     log = order.out / LOG_NAME
-    limit_s = (MAX_DURATION_S if order.seconds is None else order.seconds) + GRACE_S
+    seconds = order.profile.seconds()
+    limit_s = (MAX_DURATION_S if seconds is None else seconds) + GRACE_S
+    write_profile(order.profile, order.out / PROFILE_NAME)
     with log.open("wb") as sink, _child(order.command(), sink) as child:
         began_s = time.monotonic()
         while child.poll() is None:
             elapsed_s = time.monotonic() - began_s
             if elapsed_s > limit_s:
                 raise GeneratorError(f"Locust did not end within {limit_s:.0f} s and was stopped; the end of {log}:\n{_tail(log)}")
-            on_tick(elapsed_s)
+            if on_tick(elapsed_s):
+                break
             time.sleep(POLL_S)
+        if child.poll() is None:
+            # In order, as when it is interrupted: what was measured is written.
+            child.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=TERMINATE_S)
     if child.returncode != 0:
         raise _reason(child.returncode, log)
     if not (order.out / REPORT_NAME).exists():

@@ -106,6 +106,8 @@ def correlations(samples: NDArray[np.float64], values: Sequence[float]) -> NDArr
     values
         ``L`` of them.
     """
+    if len(samples) < BLOCK:
+        return np.ones(len(values))
     size = max(BLOCK, len(samples) // MAX_BLOCKS)
     blocks = len(samples) // size
     above = samples[:, None] > np.asarray(values)[None, :]

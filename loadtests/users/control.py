@@ -14,10 +14,11 @@ from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests.errors import LoadTestError, NoSamples
+from loadtests.server_side import Scrape
 from loadtests.users.collector import Collector
 from loadtests.users.load_run import LAST_ANSWERS_S, LoadRun
 from loadtests.users.options import Plan, plan_of, stream_folder, users_for
-from loadtests.users.reporting import write_reports
+from loadtests.users.reporting import look_at_service, write_reports
 from loadtests.users.source import Load, make_load
 from loadtests.users.workers import Master, Worker
 from serving.contract.errors import PilotageError
@@ -45,6 +46,7 @@ class Control:
         self._load: Load | None = None
         self._prepared: Load | None = None
         self._plan: Plan | None = None
+        self._before: Scrape | None = None
         self._collector: Collector | None = None
         self._master: Master | None = None
         self._worker: Worker | None = None
@@ -73,26 +75,27 @@ class Control:
         try:
             plan = plan_of(options)
             if options.num_users is None:
-                options.num_users = users_for(plan.arrivals)
+                options.num_users = plan.profile.users or users_for(plan.profile.arrivals)
             options.spawn_rate = options.spawn_rate or options.num_users
             if options.headless:
                 # The schedule keeps the time: Locust's own clock would start before there are users, and cut its end off.
                 options.duration_s, options.run_time = options.duration_s or options.run_time or 0.0, None
-                plan_of(options).shares(1)
-                self._prepared = make_load(environment.host, options)
+                plan = plan_of(options)
+                plan.shares(1)
+                self._prepared = make_load(environment.host, plan)
         except PilotageError as error:
             logger.error("%s", error)
             sys.exit(_exit_code(error))
 
     def _start(self, environment: Any, **_: Any) -> None:
         """Get ready for a test: its source, and an empty record."""
-        self.run = self._collector = None
+        self.run = self._collector = self._before = None
         self._is_begun = self._is_stopping = self._is_written = False
         self._users, self._started_s = 0, time.monotonic()
         options, host = environment.parsed_options, environment.host
         try:
             self._plan = plan_of(options)
-            self._load = self._prepared or make_load(host, options)
+            self._load = self._prepared or make_load(host, self._plan)
         except PilotageError as error:
             if self._worker is not None:
                 logger.error("%s", error)
@@ -104,8 +107,8 @@ class Control:
         self._prepared = None
         environment.process_exit_code = None
         if self._master is None:
-            logger.info("model %s %s, %d request bodies", self._load.model.name, self._load.model.version, self._load.bodies)
-            self.run = LoadRun(self._load.source, self._plan.arms, self._plan.seed, open_loop=self._plan.open_loop)
+            logger.info("%s", self._load.source.told())
+            self.run = LoadRun(self._load.source, self._plan.arms, self._plan.profile.seed, open_loop=self._plan.open_loop)
 
     def _begin(self, user_count: int, **_: Any) -> None:
         """Begin the schedule: all users are there."""
@@ -113,6 +116,8 @@ class Control:
         if self._is_begun or self._plan is None:
             return
         self._is_begun = True
+        if self._environment.parsed_options.report_dir and self._load is not None:
+            self._before = look_at_service(self._load, self._plan)
         try:
             plan = self._within_page_clock(self._plan)
             if self._master is not None:
@@ -190,8 +195,9 @@ class Control:
         if not options.report_dir:
             return
         assert self._load is not None
+        assert self._plan is not None
         try:
-            write_reports(Path(options.report_dir), self._load, self._collector, options, users=max(self._users, 1))
+            write_reports(Path(options.report_dir), self._load, self._plan, self._collector, self._before, users=max(self._users, 1))
         except NoSamples as error:
             logger.error("%s", error)
             environment.process_exit_code = EXIT_INFRASTRUCTURE

@@ -8,11 +8,15 @@ from typing import Any
 
 from loadtests.arms import Arm, parse_arms
 from loadtests.arrivals import Arrivals, Closed, parse_arrivals, peak_rps, schedule
-from loadtests.sources.sizes import DEFAULT_SIZES, parse_sizes
+from loadtests.load_profile import MAX_DURATION_S, LoadProfile, load_profile, replaced
 from loadtests.users.dispatch import Share
 
 MIN_USERS, MAX_USERS = 16, 1000
 """Bounds of what `users_for` chooses: an idle user costs little, starting a thousand takes a quarter of a second."""
+
+
+PLAIN = LoadProfile(name="options", description="What the options say.", arrivals=Closed(), duration_s=MAX_DURATION_S)
+"""Where no profile is named. Its end stands for none: Locust's own clock, or `--samples`, ends the load."""
 
 
 @dataclass(frozen=True)
@@ -21,22 +25,20 @@ class Plan:
 
     Attributes
     ----------
-    duration_s, samples
+    profile
+        With what the options say in place of its own.
+    duration_s
         End of the load; None is no such end.
-    seed
-        Of the schedule and of the interleave of arms.
     """
 
-    arrivals: Arrivals
+    profile: LoadProfile
     arms: tuple[Arm, ...]
-    seed: int
     duration_s: float | None
-    samples: int | None
 
     @property
     def open_loop(self) -> bool:
         """Whether requests are sent by a schedule."""
-        return not isinstance(self.arrivals, Closed)
+        return not isinstance(self.profile.arrivals, Closed)
 
     def shares(self, processes: int) -> list[Share]:
         """Share the test out among generator processes: every n-th request to each.
@@ -46,10 +48,11 @@ class Plan:
         SettingsError
             There is no such schedule.
         """
+        samples = self.profile.samples
         if not self.open_loop:
-            counts = [None if self.samples is None else len(range(first, self.samples, processes)) for first in range(processes)]
+            counts = [None if samples is None else len(range(first, samples, processes)) for first in range(processes)]
             return [Share(first, processes, None, count, self.duration_s) for first, count in enumerate(counts)]
-        starts_s = schedule(self.arrivals, self.seed, duration_s=self.duration_s, samples=self.samples)
+        starts_s = schedule(self.profile.arrivals, self.profile.seed, duration_s=self.duration_s, samples=samples)
         return [Share(first, processes, starts_s[first::processes]) for first in range(processes)]
 
 
@@ -61,14 +64,20 @@ def plan_of(options: Any) -> Plan:
     SettingsError
         One of ours is wrong.
     """
-    parse_sizes(options.candidates)
-    return Plan(
-        arrivals=parse_arrivals(options.arrivals),
-        arms=parse_arms(options.arm),
-        seed=options.seed,
+    base = load_profile(options.load_profile) if options.load_profile else PLAIN
+    # Where the web page's clock ends the load, a profile's own end is no reason to begin without one.
+    profile = replaced(
+        base,
+        options.load_profile or "of the options",
+        arrivals=parse_arrivals(options.arrivals) if options.arrivals else None,
         duration_s=options.duration_s or None,
         samples=options.samples or None,
+        seed=None if options.seed is None else options.seed,
+        candidates=options.candidates or None,
+        recorded=Path(options.requests_file) if options.requests_file else None,
     )
+    is_plain = not options.load_profile and not options.duration_s
+    return Plan(profile, parse_arms(options.arm), None if is_plain else profile.duration_s)
 
 
 def users_for(arrivals: Arrivals) -> int:
@@ -83,11 +92,17 @@ def add_options(parser: Any) -> None:
     group = parser.add_argument_group("Pilotage: what is sent when")
     add = group.add_argument
     add(
+        "--load-profile",
+        default="",
+        env_var="PILOTAGE_LOADTEST_LOAD_PROFILE",
+        help="name of a load profile, or path of a .toml file; the options below replace its values (default: none, closed:1)",
+    )
+    add(
         "--arrivals",
-        default="closed:1",
+        default="",
         env_var="PILOTAGE_LOADTEST_ARRIVALS",
         help="closed:USERS, poisson:RATE, constant:RATE, replay:FILE, or JSON such as "
-        '{"kind": "ramp", "from_rps": 10, "to_rps": 200, "ramp_s": 60}; also bursts, steps (default %(default)s)',
+        '{"kind": "ramp", "from_rps": 10, "to_rps": 200, "ramp_s": 60}; also bursts, steps',
     )
     add(
         "--duration-s",
@@ -97,7 +112,13 @@ def add_options(parser: Any) -> None:
         help="seconds of the schedule (default: Locust's --run-time)",
     )
     add("--samples", type=int, default=0, env_var="PILOTAGE_LOADTEST_SAMPLES", help="end after so many requests (default: no such end)")
-    add("--seed", type=int, default=0, env_var="PILOTAGE_LOADTEST_SEED", help="seed of the schedule and the arms (default %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=None,
+        env_var="PILOTAGE_LOADTEST_SEED",
+        help="seed of schedule, arms and bodies: same seed, same bytes (default: the profile's, or 0)",
+    )
     add(
         "--arm",
         action="append",
@@ -113,16 +134,9 @@ def add_options(parser: Any) -> None:
     )
     add(
         "--candidates",
-        default=DEFAULT_SIZES,
+        default="",
         env_var="PILOTAGE_LOADTEST_CANDIDATES",
-        help="candidates of made-up requests, SIZE or SIZE:WEIGHT,SIZE:WEIGHT,... (default %(default)s)",
-    )
-    add(
-        "--payload-seed",
-        type=int,
-        default=0,
-        env_var="PILOTAGE_LOADTEST_PAYLOAD_SEED",
-        help="seed of made-up requests: same seed, same bytes (default %(default)s)",
+        help="candidates of made-up requests, SIZE or SIZE:WEIGHT,SIZE:WEIGHT,...",
     )
     add(
         "--report-dir",

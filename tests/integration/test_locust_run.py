@@ -89,12 +89,12 @@ def test_loadtest_writes_a_report_of_what_it_measured(serve: Serve, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report == json.loads((out / "report.json").read_text())
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert (report["model_name"], report["model_version"], report["users"]) == ("ads", "7", 2)
-    assert (report["failures"], report["errors"], report["closed_loop"]) == (0, {}, True)
+    assert (report["failures"], report["errors"], report["open_loop"]) == (0, {}, False)
     assert report["requests"] > 10
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["max"]
-    assert [group["min_candidates"] for group in report["candidates"]] == [20, 100, 200]
+    assert [group["min_size"] for group in report["sizes"]] == [20, 100, 200]
     assert "coordinated omission" in (out / "report.html").read_text()
     with np.load(out / "samples.npz", allow_pickle=False) as samples:
         assert len(samples["latency_ms"]) == report["requests"]
@@ -107,8 +107,8 @@ def test_recorded_requests_are_sent_instead_of_made_up_ones(serve: Serve, tmp_pa
     done = _loadtest("--host", serve("good"), "--duration-s", "1", "--requests-file", str(recorded), "--out", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["payload"], report["payload_seed"], report["bodies"]) == ("recorded", None, 1)
-    assert [group["max_candidates"] for group in report["candidates"]] == [2]
+    assert [(each["recorded"], each["bodies"]) for each in report["sent"]] == [(True, 1)]
+    assert [group["max_size"] for group in report["sizes"]] == [2]
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("broken", "HTTP 500 internal"), ("empty", "answer without a usable ranking")])
@@ -141,10 +141,10 @@ def test_an_unreachable_service_is_infrastructure_and_leaves_no_old_report_behin
     assert not (tmp_path / "report.json").exists()
 
 
-def test_a_service_without_a_ranking_model_is_infrastructure(serve: Serve, tmp_path: Path) -> None:
+def test_a_service_without_a_model_is_infrastructure(serve: Serve, tmp_path: Path) -> None:
     done = _loadtest("--host", serve("no-ranking"), "--out", str(tmp_path))
     assert done.returncode == 3
-    assert "no model of the family 'ranking'" in done.stderr
+    assert "serves no model" in done.stderr
 
 
 @pytest.mark.parametrize("wrong", ["--profile=absent", "--users=0", "--host=127.0.0.1:3000", "--candidates=x", "--colour"])

@@ -8,33 +8,75 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.arrivals import Closed, Poisson, parse_arrivals
 from loadtests.generator import Order
-from loadtests.load_profile import load_profile, profile_names
+from loadtests.load_profile import load_profile, profile_names, write_profile
+from loadtests.objectives import Objective
+from loadtests.sources.traffic import RankRequests, parse_mix
 from serving.contract.errors import SettingsError
 
 
 def test_named_profiles_are_pinned() -> None:
-    assert profile_names() == ("latency", "smoke")
+    assert profile_names() == ("canary", "latency", "saturation", "server", "smoke", "soak", "spike")
     profiles = {name: load_profile(name) for name in profile_names()}
-    figures = {name: (profile.users, profile.duration_s, profile.max_error_pct) for name, profile in profiles.items()}
-    assert figures == {"smoke": (2, 5, 0.0), "latency": (1, 20, 0.0)}
     assert all(profile.name == name for name, profile in profiles.items())
+    ends = {name: (profile.arrivals.kind, profile.samples, profile.duration_s) for name, profile in profiles.items()}
+    assert ends == {
+        "canary": ("poisson", 10000, None),
+        "latency": ("closed", None, 20),
+        "saturation": ("closed", None, None),
+        "server": ("poisson", 5000, None),
+        "smoke": ("closed", None, 5),
+        "soak": ("poisson", None, 3600),
+        "spike": ("bursts", None, 120),
+    }
+    assert {name for name, profile in profiles.items() if profile.max_failures == 0} == {"latency", "smoke"}
+    assert profiles["canary"].compare == ("canary", "baseline")
 
 
 def test_options_replace_what_the_file_says() -> None:
     profile = load_profile("smoke", users=7, duration_s=None)
-    assert (profile.users, profile.duration_s) == (7, 5)
+    assert (profile.arrivals, profile.duration_s) == (Closed(users=7), 5)
+    changed = load_profile("smoke", samples=900, users=30, arrivals=parse_arrivals("poisson:40"), objective=(Objective(p99_ms=9),), seed=3)
+    assert (changed.samples, changed.duration_s, changed.users, changed.seed) == (900, None, 30, 3)
+    assert (changed.arrivals, changed.asked.objectives) == (Poisson(rate_rps=40), (Objective(p99_ms=9),))
+
+
+def test_options_about_bodies_change_ranking_requests_alone() -> None:
+    mixed = load_profile("smoke", requests=parse_mix("rank:70,classify:30"), candidates="5", recorded=Path("r.jsonl"))
+    rank, classify = mixed.traffic.requests
+    assert isinstance(rank, RankRequests)
+    assert (rank.candidates, rank.recorded, rank.weight, classify.endpoint) == ("5", Path("r.jsonl"), 70, "classify")
+    assert [entry.endpoint for entry in load_profile("smoke", candidates="5").traffic.requests] == ["rank"]
+
+
+def test_a_profile_is_the_same_after_a_round_trip(tmp_path: Path) -> None:
+    for name in profile_names():
+        profile = load_profile(name, requests=parse_mix("rank:70,classify:30"))
+        write_profile(profile, tmp_path / "profile.json")
+        assert load_profile(str(tmp_path / "profile.json")) == profile
+
+
+HEAD = 'name = "x"\ndescription = ""\n'
+OPEN = HEAD + 'samples = 4000\narrivals = {kind = "poisson", rate_rps = 9}\n'
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("name = ", "cannot be read"),
-        ('name = "x"\ndescription = ""\nusers = 1', "duration_s: Field required"),
-        ('name = "x"\ndescription = ""\nusers = 0\nduration_s = 1', "users: .*got 0"),
-        ('name = "x"\ndescription = ""\nusers = 1\nduration_s = 1.5', "duration_s: .*got 1.5"),
-        ('name = "x"\ndescription = ""\nusers = 1\nduration_s = 1\nuser = 2', "user: .*got 2"),
-        ('name = "x"\ndescription = ""\nusers = 1\nduration_s = 1\ncandidates = "many"', "candidates 'many'"),
+        (HEAD, "it has no end"),
+        (HEAD + "duration_s = 1\narrivals = {users = 0, kind = 'closed'}", "users: .*got 0"),
+        (HEAD + "duration_s = 1\nuser = 2", "user: .*got 2"),
+        (HEAD + "duration_s = 1\n[[traffic.requests]]\nendpoint = 'rank'\ncandidates = 'many'", "candidates 'many'"),
+        (OPEN + "[[objective]]\nendpoint = 'rank'", "sets no limit"),
+        (OPEN + "[[objective]]\np99_ms = 5\n[[objective]]\np99_ms = 6", "given twice"),
+        (OPEN + "compare = ['a', 'a']", "twice"),
+        (HEAD + "samples = 9000\nearly_stopping = {limit_ms = 5}", "needs a schedule"),
+        (OPEN.replace("4000", "400") + "early_stopping = {limit_ms = 5}", "at least 619 requests"),
+        (HEAD + "saturation = {}", "at least one objective"),
+        (OPEN + "saturation = {}\nobjective = [{p99_ms = 5}]", "leave out samples"),
+        (HEAD + "saturation = {start_rps = 0.5}\nobjective = [{p99_ms = 5}]", "start_rps is 0.5"),
     ],
 )
 def test_a_profile_of_ones_own_is_read_or_refused_with_its_reason(tmp_path: Path, text: str, message: str) -> None:
@@ -45,15 +87,15 @@ def test_a_profile_of_ones_own_is_read_or_refused_with_its_reason(tmp_path: Path
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="there are latency, smoke"):
+    with pytest.raises(SettingsError, match="there are canary, latency, saturation, server, smoke"):
         load_profile("../smoke")
 
 
-def test_the_generator_is_told_everything_on_its_command_line(tmp_path: Path) -> None:
-    order = Order(host="http://127.0.0.1:1", profile=load_profile("smoke"), requests_file=Path("r.jsonl"), out=tmp_path)
+def test_the_generator_is_told_everything_by_the_profile_beside_the_report(tmp_path: Path) -> None:
+    order = Order(host="http://127.0.0.1:1", profile=load_profile("smoke"), out=tmp_path, arms=("a=header:a",), processes=2)
     command = order.command()
-    assert {"--headless", "--host=http://127.0.0.1:1", "--users=2", "--duration-s=5"} <= set(command)
-    assert {"--requests-file=r.jsonl", f"--report-dir={tmp_path}"} <= set(command)
+    assert {"--headless", "--host=http://127.0.0.1:1", "--users=2", "--processes=2", "--arm=a=header:a"} <= set(command)
+    assert {f"--load-profile={tmp_path / 'profile.json'}", f"--report-dir={tmp_path}"} <= set(command)
 
 
 def test_importing_the_command_costs_no_heavy_import() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,21 +15,10 @@ from loadtests.errors import NoSamples
 from loadtests.page import render_page
 from loadtests.quantiles import min_samples, quantile
 from loadtests.recorder import MAX_ERROR_KINDS, OTHER_ERRORS, Recorder
-from loadtests.report import Report, Run, build_report, read_report, write_report
+from loadtests.report import Report, build_report, read_report, write_report
 from loadtests.samples import Samples, write_samples
 from serving.contract.errors import SettingsError
-
-RUN = Run(
-    host="http://127.0.0.1:3000",
-    model_name="ads",
-    model_version="1",
-    users=2,
-    started_at=datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC),
-    payload="generated",
-    payload_seed=0,
-    bodies=256,
-    versions={"locust": "2"},
-)
+from tests.load_samples import RUN
 
 
 def _samples(latencies_ms: list[float], *, errors: tuple[str | None, ...] = (None,), sizes: tuple[int, ...] = (100,)) -> Samples:
@@ -70,7 +58,7 @@ def test_report_states_successes_and_failures_apart() -> None:
     assert report.latency_ms.p99_9 is None
     assert report.duration_s == pytest.approx(1.991)
     assert report.throughput_rps == pytest.approx(150 / 1.991)
-    assert report.closed_loop is True
+    assert (report.open_loop, report.status) == (False, "done")
 
 
 def test_report_has_no_latencies_when_everything_failed() -> None:
@@ -98,7 +86,7 @@ def test_requests_cut_off_at_the_end_are_counted() -> None:
 
 def test_sizes_are_shown_one_by_one_or_grouped() -> None:
     def groups(samples: Samples) -> list[tuple[int, int, int]]:
-        return [(group.min_candidates, group.max_candidates, group.requests) for group in build_report(RUN, samples).candidates]
+        return [(group.min_size, group.max_size, group.requests) for group in build_report(RUN, samples).sizes]
 
     assert groups(_samples([1.0, 5.0] * 20, sizes=(20, 500))) == [(20, 20, 20), (500, 500, 20)]
     assert groups(_samples([1.0] * 60, sizes=tuple(range(1, 61)))) == [(1, 9, 9), (10, 49, 40), (50, 60, 11)]
@@ -122,7 +110,7 @@ def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     with pytest.raises(SettingsError, match="cannot be read"):
         read_report(path)
-    path.write_text('{"schema_version": 2}')
+    path.write_text('{"schema_version": 1}')
     with pytest.raises(SettingsError, match="schema_version"):
         read_report(path)
 
@@ -163,7 +151,7 @@ def test_page_needs_nothing_from_outside_and_gives_svg_ids_once(latencies_ms: li
     assert resources.outside == []
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     ids = re.findall(r'<(?:g|clipPath|path) id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
 
