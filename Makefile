@@ -15,7 +15,7 @@ CLIP_BUNDLE := models/clip-scenes
 
 CUSTOM_RESOURCES := tests/charts/custom_resources
 
-.PHONY: help data demo serve test check lint types imports format custom-resources bento clean
+.PHONY: help data demo serve test check lint types imports format custom-resources promtool bento clean
 
 help:           ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -71,6 +71,16 @@ $(CUSTOM_RESOURCES)/node_modules/.package-lock.json: $(CUSTOM_RESOURCES)/package
 		npm ci --prefix $(CUSTOM_RESOURCES) --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@ \
 		|| echo "npm could not install the schemas of custom resources: tests that read them will be skipped"; \
 	else echo "npm is not installed: tests that read the schemas of custom resources will be skipped"; fi
+
+# Prometheus' own tests of alerts: its tool alone, out of Debian's package, 19 MB; nothing is installed into the system.
+promtool: $(BIN)/promtool
+
+$(BIN)/promtool: | $(STAMP)
+	@if command -v promtool >/dev/null; then ln -s "$$(command -v promtool)" $@; \
+	elif command -v apt-get >/dev/null; then \
+		folder=$$(mktemp -d) && (cd $$folder && (apt-get -qq download prometheus || (apt-get -qq update && apt-get -qq download prometheus)) \
+			&& dpkg-deb -x prometheus_*.deb .) && mv $$folder/usr/bin/promtool $@ && rm -r $$folder; \
+	else echo "promtool is not installed: tests of alerts will be skipped"; fi
 
 bento: $(STAMP) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(BUNDLE)/manifest.json)  ## build a Bento of the service and the demo's bundle
 	rm -rf bundle && cp -r $(BUNDLE) bundle
