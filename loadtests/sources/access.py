@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Access:
         try:
             return ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
         except OSError as error:  # ssl.SSLError among them
-            reason = error.strerror or "it holds no certificate in PEM form"
+            reason = "it holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
             raise SettingsError(f"ca_file {self.ca_file} cannot be used: {reason}") from error
 
 
@@ -152,7 +153,7 @@ class Caller:
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(f"{method} {url}", error.code, _told(error)) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise self._silence(f"{method} {url}", getattr(error, "reason", error)) from error
 
     def _refusal(self, asked: str, status: int, told: str) -> ServiceError | SettingsError:
@@ -173,6 +174,8 @@ class Caller:
             return SettingsError(f"{asked}: the certificate does not hold ({reason.verify_message}); trusted are {trusted}")
         if isinstance(reason, ssl.SSLError):
             return ServiceError(f"{asked}: no TLS connection ({reason.reason or reason}); does the service speak http:// there?")
+        if isinstance(reason, HTTPException | ConnectionResetError):  # what a server of TLS does with a request that is not
+            return ServiceError(f"{asked} got no answer that is HTTP ({type(reason).__name__}); does the service speak https:// there?")
         if isinstance(reason, ValueError):
             return ServiceError(f"{asked} was answered with something that is not JSON ({reason}); {NO_PILOTAGE}")
         return ServiceError(f"{asked} got no answer ({reason}); start the service, or give its address with --host")

@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from loadtests.sources.rows import Values
+from loadtests.sources.traffic import ClassifyRequests, RankRequests, Traffic, read_traffic
 from serving.contract.fields import CategoricalField, Cross, NumericField
 from serving.services.settings import ServiceSettings
 
@@ -40,6 +42,16 @@ def test_the_example_specification_of_the_guide_is_valid() -> None:
     example = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
     assert example
     assert parse_spec(tomllib.loads(example[1]), "guide").field("viewed").part == "user"
+
+
+def test_every_setting_of_a_traffic_table_is_documented_and_the_example_is_valid() -> None:
+    page = (ROOT / "docs/loadtests.md").read_text()
+    for model in (Traffic, Values, RankRequests, ClassifyRequests):
+        for name in model.model_fields.keys() - {"requests", "values"}:
+            assert f"`{name}`" in page or f"`{name} = " in page, f"{model.__name__}.{name} is not documented"
+    examples = [tomllib.loads(example) for example in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+    (traffic,) = [read_traffic(example["traffic"], "guide") for example in examples if "requests" in example.get("traffic", {})]
+    assert [entry.endpoint for entry in traffic.requests] == ["rank", "rank-arrow", "classify"]
 
 
 def test_the_image_installs_what_the_distribution_needs_at_the_tested_versions() -> None:
