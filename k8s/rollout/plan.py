@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from k8s.rollout.answers import AnswerLimits, AnswersJudge
 from k8s.rollout.ports import Arm, Source, Weights
 from loadtests.judge import CANARY_OBJECTIVES, Judge, JudgeError, Objective, Policy, objectives_of
 from serving.contract.errors import SettingsError
@@ -214,6 +215,8 @@ class Plan(_Table):
         After the last step: `promote`; `hold`: a person decides; `discard`: the canary goes, and the verdict stays.
     max_drifts
         Times that the engine sets the weights right after somebody else changed them; then it rolls back.
+    answers
+        What is asked of the answers that both versions give to the same recorded requests; None: they are not compared.
     objectives
         Tables as of the judge (docs/judge.md), for synthetic requests; empty: what a canary is asked by default.
     steps
@@ -230,6 +233,7 @@ class Plan(_Table):
     warm_up: WarmUp = WarmUp()
     synthetic: Synthetic | None = None
     live: Live | None = None
+    answers: AnswerLimits | None = None
     objectives: dict[str, Any] = Field(default_factory=dict)
     inconclusive: Inconclusive = Inconclusive()
     health: Health = Health()
@@ -294,16 +298,26 @@ class Plan(_Table):
         return any(objective.two_arms for objective in self._asked(source)[0])
 
     def judge(self, source: Source, attempt: int) -> Judge:
-        """Return a judge for one step.
-
-        The risk of a false alarm is divided among steps and sources. The n-th attempt at a step, after a restart or a hold, has 2⁻ⁿ of what
-        is left for the step, and 2⁻ⁿ of the risk of a false pass: however often it is tried, the sum stays below what the plan allows.
-        """
+        """Return a judge of one attempt at a step."""
         asked, policy = self._asked(source)
+        return Judge(asked, self._careful(policy, attempt))
+
+    def answers_judge(self, attempt: int) -> AnswersJudge | None:
+        """Return a judge of the answers in one attempt at a step; None where they are not compared."""
+        if self.answers is None:
+            return None
+        policy = self._careful(self._asked("synthetic")[1], attempt)
+        return AnswersJudge(self.answers, false_alarm=policy.false_alarm, false_pass=policy.false_pass)
+
+    def _careful(self, policy: Policy, attempt: int) -> Policy:
+        """Divide the risk of a false alarm among steps and what is judged in each.
+
+        The n-th attempt at a step, after a restart or a hold, has 2⁻ⁿ of what is left for the step, and 2⁻ⁿ of the risk of a false pass:
+        however often it is tried, the sum stays below what the plan allows.
+        """
         share = 0.5**attempt
-        parts = len(self.steps) * len(self.sources)
-        careful = Policy(**vars(policy) | {"false_alarm": policy.false_alarm * share / parts, "false_pass": policy.false_pass * share})
-        return Judge(asked, careful)
+        parts = len(self.steps) * (len(self.sources) + (self.answers is not None))
+        return Policy(**vars(policy) | {"false_alarm": policy.false_alarm * share / parts, "false_pass": policy.false_pass * share})
 
 
 def _objectives(tables: dict[str, Any]) -> tuple[tuple[Objective, ...], Policy]:
