@@ -1,0 +1,154 @@
+"""Asks both versions the same recorded requests, one after the other, and keeps what they answered for the judge.
+
+In a thread of its own, since it waits for answers most of the time; the engine takes what has come, and never waits. Each request is asked
+once: asked again, it would tell nothing new.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from k8s.errors import Refused
+from k8s.rollout.answers import top_overlap
+from k8s.rollout.ports import ARM_HEADER, Answers, Arm
+
+RANK_PATH = "/v1/rank"
+TIMEOUT_S = 10.0
+"""As the load generator: who waits longer has left."""
+
+RATE_PER_S = 40.0
+"""Pairs of requests: some hundred decide, and they must not be the load that both arms are measured under."""
+
+BACKOFF_S = 0.5
+"""After a request that was not answered, by an arm that is restarted perhaps."""
+
+MAX_LINE_BYTES = 16 * 2**20
+"""As in the load generator: longer than any body that a service takes."""
+
+Scores = dict[str | int, float]
+
+
+def read_bodies(path: Path, most: int) -> list[bytes]:
+    """Read recorded requests, one JSON body a line (``requests.jsonl``); all candidates are asked for.
+
+    Raises
+    ------
+    Refused
+        The file cannot be read, or a line is no ranking request.
+    """
+    bodies = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(_lines(file), 1):
+                document = json.loads(line)
+                if not isinstance(document, dict) or not document.get("candidates"):
+                    raise Refused(f"{path}, line {number}: no ranking request, it has no candidates")
+                document.pop("top_k", None)
+                bodies.append(json.dumps(document).encode())
+                if len(bodies) >= most:
+                    break
+    except (OSError, ValueError) as error:
+        raise Refused(f"recorded requests {path} cannot be read: {error}") from error
+    if not bodies:
+        raise Refused(f"{path} holds no request; answers are compared on recorded requests, one JSON body a line")
+    return bodies
+
+
+def _lines(file: Any) -> Iterator[bytes]:
+    while line := file.readline(MAX_LINE_BYTES):
+        if line.strip():
+            yield line
+
+
+class Comparer:
+    """Compares the canary with another arm, behind one address.
+
+    Parameters
+    ----------
+    host
+        Address of the proxy or gateway, ``http://…``.
+    bodies
+        Requests, each asked once.
+    beside
+        What the canary is compared with.
+    top_k
+        Places of the ranking that are compared.
+    """
+
+    def __init__(self, host: str, bodies: Sequence[bytes], beside: Arm, top_k: int, rate_per_s: float = RATE_PER_S) -> None:
+        self._url = urllib.parse.urlsplit(host)
+        self._bodies, self._beside, self._top_k, self._pause_s = bodies, beside, top_k, 1 / rate_per_s
+        self._found: list[tuple[list[float], list[float], float]] = []
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="compare answers", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Answers | None:
+        """Return what has come since the last time; None: nothing."""
+        with self._lock:
+            found, self._found = self._found, []
+        if not found:
+            return None
+        return Answers(
+            stable_scores=np.array([score for stable, _, _ in found for score in stable]),
+            canary_scores=np.array([score for _, canary, _ in found for score in canary]),
+            sizes=np.array([len(stable) for stable, _, _ in found], dtype=np.int64),
+            overlap=np.array([overlap for _, _, overlap in found]),
+        )
+
+    def close(self) -> None:
+        """Stop asking."""
+        self._stop.set()
+        self._thread.join(2 * TIMEOUT_S)
+
+    def _run(self) -> None:
+        due_s = time.monotonic()
+        for number, body in enumerate(self._bodies):
+            # Who is asked first changes: the second may find caches warm.
+            arms: tuple[Arm, Arm] = ("canary", self._beside) if number % 2 else (self._beside, "canary")
+            answers = {arm: self._ask(body, arm) for arm in arms}
+            pair = compare(answers[self._beside], answers["canary"], self._top_k)
+            if pair is not None:
+                with self._lock:
+                    self._found.append(pair)
+            due_s = max(due_s + self._pause_s, time.monotonic() - self._pause_s)
+            if self._stop.wait(max(due_s - time.monotonic(), 0.0) if None not in answers.values() else BACKOFF_S):
+                return
+
+    def _ask(self, body: bytes, arm: Arm) -> Scores | None:
+        """Scores by candidate, in falling order; None where there is no good answer: failures are counted by those who load the arms."""
+        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+        with closing(kind(self._url.netloc, timeout=TIMEOUT_S)) as connection:
+            try:
+                connection.request("POST", RANK_PATH, body, {"content-type": "application/json", ARM_HEADER: arm})
+                answer = connection.getresponse()
+                content = answer.read()
+                return scores_of(json.loads(content)) if answer.status == 200 else None
+            except (OSError, ValueError, http.client.HTTPException):
+                return None
+
+
+def scores_of(document: Mapping[str, Any]) -> Scores | None:
+    """Read the scores out of an answer, the best first; None where candidates cannot be told apart, or one has no probability."""
+    ranking = document.get("ranking", [])
+    scores = {item["id"]: float(item["probability"]) for item in ranking}
+    fit = len(scores) == len(ranking) and all(0.0 <= score <= 1.0 for score in scores.values())
+    return scores if fit else None
+
+
+def compare(stable: Scores | None, canary: Scores | None, top_k: int) -> tuple[list[float], list[float], float] | None:
+    """Put scores of the same candidates side by side, with the share of the top in common; None where there is nothing to compare."""
+    if not stable or not canary or stable.keys() != canary.keys():
+        return None
+    overlap = top_overlap(list(stable), list(canary), top_k)
+    return list(stable.values()), [canary[candidate] for candidate in stable], overlap
