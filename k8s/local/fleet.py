@@ -170,7 +170,8 @@ class LocalFleet:
             ready=ready,
             wanted=1,
             restarts=max(newest.starts - 1, 0),
-            memory_bytes=self._processes.memory_bytes(newest.name),
+            # A process that starts has not loaded its model yet: how large it is then says nothing.
+            memory_bytes=self._processes.memory_bytes(newest.name) if settled else None,
             reason=reason,
         )
 

@@ -7,10 +7,13 @@ so whatever moment we are killed in, whoever comes after us finds all that we st
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +30,11 @@ END_LIMIT_S = 15.0
 """A service that was told to end may drain for 2 s and finish answers for 10 s (docs/serving.md); then it is killed."""
 
 KILL_LIMIT_S = 5.0
+
+PR_SET_PDEATHSIG = 1
+"""Of ``prctl``, in <linux/prctl.h>."""
+
+_LIBC = ctypes.CDLL(None)
 
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 """Children of this program by number: somebody has to take note of their end, or they stay as zombies."""
@@ -56,10 +64,13 @@ class Processes:
     ----------
     folder
         For one ``NAME.json`` and one ``NAME.log`` a process. One user at a time.
+    end_with_us
+        Whether they are told to end when this program dies, whatever it dies of; on Linux. Else they go on, and are found again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, end_with_us: bool = False) -> None:
         self.folder = folder
+        self._end_with_us = end_with_us and sys.platform == "linux"
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> psutil.Process:
         """Start a process in a session of its own; what still runs under this name is ended first.
@@ -86,6 +97,7 @@ class Processes:
                     stdout=sink,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    preexec_fn=_die_with_parent if self._end_with_us else None,  # noqa: PLW1509 - no lock of ours is taken in it
                 )
         except OSError as error:
             raise Refused(f"{name} cannot be started: {error}; the command is {' '.join(command)}") from error
@@ -193,6 +205,11 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for SIGTERM at the death of the thread that started this process; runs in the child."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _reap(pid: int) -> bool:

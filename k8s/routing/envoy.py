@@ -76,6 +76,9 @@ class EnvoyRouter:
         """Copy this share of live requests to the canary and drop its answers; raises as `write` does."""
         self._change(replace(self._wanted(), mirror_pct=pct))
 
+    def rest(self) -> None:
+        """Nothing: a route table without a rollout looks as one with all traffic on stable."""
+
     def stick(self, sticky: bool) -> None:
         """Keep users with their arm, by a cookie, or do not; raises as `write` does."""
         self._change(replace(self._wanted(), sticky=sticky))

@@ -1,0 +1,115 @@
+"""A rollout's whole world on one machine: a real Envoy, real services behind it, a folder with all that is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from k8s.errors import Unavailable
+from k8s.local.fleet import Launcher, LocalFleet, serve_bundle
+from k8s.local.processes import Processes
+from k8s.local.proxy import HEALTH_PATH, ensure_envoy
+from k8s.local.traffic import Generator, LocalTraffic, LocustLoad
+from k8s.rollout.clock import SystemClock
+from k8s.rollout.comparing import read_bodies
+from k8s.rollout.disk import DiskJournal, DiskLease
+from k8s.rollout.plan import Plan
+from k8s.rollout.ports import Notice, Release
+from k8s.rollout.world import World
+from k8s.routing.envoy_tables import LOOPBACK
+
+READY_LIMIT_S = 120.0
+"""For the first version: a large model takes seconds, a laptop that is busy takes minutes."""
+
+POLL_S = 0.1
+
+
+class Laptop:
+    """Envoy on a port of loopback, and the arms behind it.
+
+    Parameters
+    ----------
+    folder
+        For everything. Whoever comes next with the same folder finds what runs, and goes on from there.
+    port
+        Where callers ask.
+    end_with_us
+        Whether all of it ends when this program dies: for demonstrations and benchmarks. A service that is to stay must not.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        *,
+        launcher: Launcher = serve_bundle,
+        health_path: str = HEALTH_PATH,
+        end_with_us: bool = False,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.host = f"http://{LOOPBACK}:{port}"
+        self._processes = Processes(self.folder / "processes", end_with_us=end_with_us)
+        # A generator without an engine would load for nobody.
+        self._load = Processes(self.folder / "load", end_with_us=True)
+        self.router = ensure_envoy(self.folder / "envoy", self._processes, port, health_path)
+        self.fleet = LocalFleet(self.folder / "arms", self.router, self._processes, launcher, health_path)
+        self.journal = DiskJournal(self.folder / "journal")
+
+    def serve(self, release: Release, limit_s: float = READY_LIMIT_S) -> None:
+        """Have stable run a release before there is any rollout, and wait until it does.
+
+        Raises
+        ------
+        Unavailable
+            It is not ready in time; the message says why.
+        """
+        self.fleet.ensure("stable", release)
+        deadline = time.monotonic() + limit_s
+        while (state := self.fleet.state("stable")).release != release.name:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{release.name} is not ready after {limit_s:.0f} s: {state.reason}")
+            time.sleep(POLL_S)
+
+    def world(
+        self,
+        plan: Plan,
+        engine: str,
+        *,
+        requests_file: Path | None = None,
+        generator: Generator | None = None,
+        notices: Sequence[Notice] = (),
+    ) -> World:
+        """Return what an engine acts on.
+
+        Parameters
+        ----------
+        requests_file
+            Recorded requests, to load with and to compare answers on; without it requests are made up, and answers are not compared.
+        generator
+            Who sends; Locust by default.
+
+        Raises
+        ------
+        Refused
+            The recorded requests cannot be read.
+        """
+        limits = plan.answers
+        bodies = read_bodies(requests_file, limits.requests) if limits is not None and requests_file is not None else []
+        load = generator or LocustLoad(self.host, plan, requests_file)
+        traffic = LocalTraffic(self.host, self._load, load, bodies, limits.top_k if limits is not None else 0)
+        return World(
+            router=self.router,
+            fleet=self.fleet,
+            traffic={"synthetic": traffic},
+            journal=self.journal,
+            lease=DiskLease(self.folder / "journal", engine),
+            clock=SystemClock(),
+            answers=Plan.answers_judge if bodies else None,
+            notices=notices,
+        )
+
+    def close(self) -> None:
+        """End all of it."""
+        self._load.end_all()
+        self._processes.end_all()
