@@ -15,7 +15,7 @@ from optimize.search.builds import Builds, Refused
 from optimize.search.cache import Cache, key_of
 from optimize.search.candidates import Candidate
 from optimize.search.machine import cpu_identity
-from optimize.search.metrics import Answers
+from optimize.search.metrics import Answers, Metric
 from optimize.search.subject import Part, Subject, SubjectError
 from serving.contract.errors import ModelOutputError
 
@@ -103,6 +103,7 @@ class Scores:
         if answers.shape != before.shape:
             raise Refused(f"gives answers of shape {answers.shape}, the reference of {before.shape}")
         metric = self._budget.of
+        _require_comparable(metric, data.label, before, part)
         losses = metric.losses(data.label, answers, before)
         bad = int((~np.isfinite(losses)).sum())
         if bad:
@@ -123,6 +124,21 @@ class Scores:
         if bad:
             raise Refused(f"gives answers that are not finite: {bad} of {answers.size}")
         return answers
+
+
+def _require_comparable(metric: Metric, label: npt.NDArray[Any] | None, answers: Answers, part: str) -> None:
+    """Refuse data of which the metric would make nonsense, or nothing."""
+    width = answers[:1].size
+    if metric.name in ("ne", "auc") and width != 1:
+        raise SubjectError(f"the model gives {width} numbers an example, {metric.name} takes one; accuracy and cosine take several")
+    if not metric.needs_label or label is None:
+        return
+    if label.shape != (len(answers),):
+        raise SubjectError(
+            f"the {part} part has labels of shape {label.shape} for {len(answers)} answers; give one an example, in their order"
+        )
+    if label.dtype.kind not in "biuf" or not np.isfinite(label).all():
+        raise SubjectError(f"the {part} part has labels that are no finite numbers; leave those examples out")
 
 
 def differences(answers: Answers, before: Answers) -> Differences:

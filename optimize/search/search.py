@@ -6,7 +6,6 @@ A candidate that cannot be built, judged or run is recorded with its reason, and
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +114,7 @@ def search(
     records = [record.model_copy(update={"pareto": record.name in front}) for record in records]
     for one in allowed:
         assert one.path is not None
-        link_graph(one.path, folder)
+        copy_graph(one.path, folder)
     looks = len(listed) - 1
     report = OptimizeReport(
         created_at=datetime.now(UTC),
@@ -260,8 +259,8 @@ def _keep(cache: Cache, key: str, samples: Mapping[tuple[str, int], list[float]]
     cache.write("latencies", key, {"samples": [[name, size, values] for (name, size), values in samples.items()], "done": done})
 
 
-def link_graph(path: Path, folder: Path) -> None:
-    """Give a graph, and its weights, a second name in `folder`; copied where the file system cannot link.
+def copy_graph(path: Path, folder: Path) -> None:
+    """Copy a graph, and its weights, to `folder`. ONNX reads no weights from a file that has a second name: it takes that for an attack.
 
     Raises
     ------
@@ -271,11 +270,8 @@ def link_graph(path: Path, folder: Path) -> None:
     for file in files_of(path):
         target = folder / file.name
         with told(target):
-            target.unlink(missing_ok=True)
-            try:
-                os.link(file, target)
-            except OSError:
-                shutil.copyfile(file, target)
+            target.unlink(missing_ok=True)  # a run that maps the one before keeps it
+            shutil.copyfile(file, target)
 
 
 def _record(one: _Found) -> CandidateRecord:

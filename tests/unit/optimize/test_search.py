@@ -20,6 +20,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from optimize.export.files import load_graph
 from optimize.passes.base import NOTHING, Context, Pass, PassNotApplicable, copy_of
 from optimize.passes.registry import PASSES, UnknownPass
 from optimize.search.budget import Budget
@@ -217,6 +218,9 @@ def test_the_test_part_is_reported_and_chooses_nothing(tmp_path: Path) -> None:
         ),
         ({"validation": Part(({"x": np.ones((9, WIDTH), np.float32)},), np.ones(9))}, "auc", "a auc that is no number, on 9 of 9"),
         ({"validation": Part(({"x": np.ones((9, WIDTH + 1), np.float32)},), np.ones(9))}, "ne", "does not run"),
+        ({"validation": Part(({"x": np.ones((9, WIDTH), np.float32)},), np.ones(8))}, "accuracy", r"shape \(8,\) for 9 answers"),
+        ({"validation": Part(({"x": np.ones((9, WIDTH), np.float32)},), np.full(9, np.nan))}, "accuracy", "no finite numbers"),
+        ({"validation": Part(({"x": np.ones((9, WIDTH), np.float32)},), np.ones(9), head=lambda y: y.repeat(3, 1))}, "ne", "3 numbers"),
     ],
 )
 def test_a_subject_that_cannot_be_searched_with_is_an_error(change: dict[str, object], metric: str, words: str, tmp_path: Path) -> None:
@@ -225,6 +229,17 @@ def test_a_subject_that_cannot_be_searched_with_is_an_error(change: dict[str, ob
     settings = SearchSettings(Budget(metric, 0.1), rounds=5, studies=False)  # type: ignore[arg-type]
     with pytest.raises(SubjectError, match=words):
         _run(tmp_path, _of(Scaled(1.0)), subject=replace(a_subject(), **change), settings=settings)  # type: ignore[arg-type]
+
+
+def test_variants_can_be_read_with_weights_of_their_own_and_again_after_a_second_search(tmp_path: Path) -> None:
+    for _ in range(2):
+        report = _run(tmp_path, _of(Scaled(1.0)), subject=a_subject(rows=200, width=160))
+        for candidate in report.candidates:
+            assert candidate.file is not None
+            path = tmp_path / "variants" / candidate.file
+            assert path.with_suffix(".weights").is_file()
+            assert load_graph(path).graph.initializer[0].dims[0] == 160
+            assert onnx.load(path).graph.initializer[0].raw_data
 
 
 def test_a_full_disk_ends_the_search_with_one_error_and_a_good_cache(tmp_path: Path) -> None:
