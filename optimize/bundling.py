@@ -7,15 +7,16 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from optimize.export.files import bundled, files_of
 from optimize.search.report import PAGE_NAME, REPORT_NAME, read_report
 from optimize.training.records import read_run
 from serving.contract.bundle import RankingBundle, sha256_of, write_bundle
 from serving.contract.errors import PilotageError
-from serving.contract.manifest import Provenance, Quality, RankingManifest, ranking_signature
+from serving.contract.manifest import ModelName, ModelVersion, Provenance, Quality, RankingManifest, ranking_signature
 from serving.runtime.session import GraphSession
 
 GRAPH_NAME = "model.onnx"
@@ -41,6 +42,7 @@ def bundle_run(
     PilotageError
         The run was not optimized, the variant was refused or does not exist, or a name or version is not allowed.
     """
+    require_named(name, version)
     record = read_run(run_folder)
     folder = run_folder / VARIANTS_FOLDER
     report = read_report(folder)
@@ -74,11 +76,23 @@ def bundle_run(
         files={},
     )
     files = {**bundled(graph, GRAPH_NAME), f"optimize/{REPORT_NAME}": folder / REPORT_NAME, f"optimize/{PAGE_NAME}": folder / PAGE_NAME}
-    try:
-        return write_bundle(target, manifest, files, replace=replace)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise PilotageError(f"no bundle can be made of {run_folder}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return write_bundle(target, manifest, files, replace=replace)
+
+
+def require_named(name: str | None, version: str | None) -> None:
+    """Check what a model shall be called before hours go into it; None is chosen later.
+
+    Raises
+    ------
+    PilotageError
+        The name or the version is not allowed.
+    """
+    given: tuple[tuple[str, str | None, Any], ...] = (("name", name, ModelName), ("version", version, ModelVersion))
+    for what, value, kind in given:
+        try:
+            TypeAdapter(kind | None).validate_python(value)
+        except ValidationError as error:
+            raise PilotageError(f"{what} {value!r} is not allowed: {error.errors()[0]['msg']}") from error
 
 
 def digest_of(files: Sequence[Path]) -> str:

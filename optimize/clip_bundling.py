@@ -8,15 +8,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from optimize.bundling import VERSION_DIGITS, digest_of, git_commit
+from optimize.bundling import VERSION_DIGITS, digest_of, git_commit, require_named
 from optimize.export.clip.checkpoint import Checkpoint
 from optimize.export.clip.to_towers import FILES, export_towers
 from optimize.export.clip.towers import EXAMPLES, ImageTower, TextTower
 from optimize.search.machine import package_versions
 from serving.contract.bundle import ClipBundle, require_writable, write_bundle
-from serving.contract.errors import PilotageError
 from serving.contract.manifest import ClipManifest, Provenance, Quality
 
 TOKENIZER_NAME = "tokenizer.json"
@@ -50,6 +47,7 @@ def bundle_checkpoint(
         `target` exists and may not be replaced, or a name or version is not allowed.
     """
     parts = checkpoint.parts
+    require_named(name, version)
     require_writable(target, replace=replace)
     with tempfile.TemporaryDirectory(prefix="clip-") as folder:
         progress("exporting both towers", 0.1)
@@ -90,13 +88,7 @@ def bundle_checkpoint(
             ),
             files={},
         )
-        try:
-            return write_bundle(target, manifest, files, replace=replace)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise PilotageError(
-                f"no bundle can be made of {checkpoint.source.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-            ) from error
+        return write_bundle(target, manifest, files, replace=replace)
 
 
 def model_name(source: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from optimize.bundling import VERSION_DIGITS, digest_of, git_commit
+from optimize.bundling import VERSION_DIGITS, digest_of, git_commit, require_named
 from optimize.clip_bundling import TOKENIZER_NAME
 from optimize.data.pictures import Pictures
 from optimize.export.clip.to_towers import FILES
@@ -90,8 +90,9 @@ def optimize_bundle(
     SubjectError
         The pictures do not do.
     PilotageError
-        `target` exists and may not be replaced.
+        `target` exists and may not be replaced, or `version` is not allowed.
     """
+    require_named(None, version)
     require_writable(target, replace=replace)
     progress("reading pictures", 0.0)
     evaluation = read_evaluation(bundle, pictures, max_pictures=max_pictures, seed=settings.seed, threads=settings.threads)

@@ -153,7 +153,7 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path], *,
     Raises
     ------
     BundleError
-        `target` exists and may not be replaced.
+        `target` exists and may not be replaced, or `manifest` breaks a rule.
     PilotageError
         `target` exists and is not a bundle.
     """
@@ -163,7 +163,11 @@ def write_bundle(target: Path, manifest: Manifest, files: Mapping[str, Path], *,
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
         entries = {name: FileEntry(sha256=sha256_of(folder / name), size_bytes=(folder / name).stat().st_size) for name in files}
-        complete = type(manifest).model_validate({**manifest.model_dump(), "files": entries})
+        try:
+            complete = type(manifest).model_validate({**manifest.model_dump(), "files": entries})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BundleError(f"no bundle can be written to {target}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         (folder / MANIFEST_NAME).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return open_bundle(target)
 

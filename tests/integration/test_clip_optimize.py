@@ -21,7 +21,7 @@ from optimize.search.search import search
 from optimize.search.subject import SubjectError
 from serving.clip.prompts import NAMED
 from serving.contract.bundle import Bundle, ClipBundle, RankingBundle, open_bundle
-from serving.contract.errors import BundleError, SettingsError
+from serving.contract.errors import BundleError, PilotageError, SettingsError
 from serving.runtime.session import GraphSession
 from tests.clip_bundles import COLOURS, tiny_clip_bundle
 
@@ -137,6 +137,8 @@ def test_what_cannot_be_searched_with_is_refused_by_name(
         _run(bundle.path, pictures, "--out", bundle.path)
     with pytest.raises(SettingsError, match="--tower 'audio' is neither"):
         _run(bundle.path, pictures, "--tower", "audio")
+    with pytest.raises(PilotageError, match="version 'a b' is not allowed"):
+        _run(bundle.path, pictures, "--out", tmp_path / "out", "--version", "a b")
     for colour in COLOURS[:2]:
         (tmp_path / "few" / colour).mkdir(parents=True)
         Image.new("RGB", (4, 4), colour).save(tmp_path / "few" / colour / "1.png")

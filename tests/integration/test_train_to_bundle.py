@@ -218,7 +218,7 @@ def test_a_run_that_was_not_optimized_makes_no_bundle(pipeline: Pipeline, tmp_pa
     [
         (["--variant", "int8_dynamic"], ["variant 'int8_dynamic' was refused: NE worse"]),
         (["--variant", "int4"], ["there is no variant 'int4'", "fp32, fp16, int8_dynamic, fuse_attention"]),
-        (["--name", "Bad Name"], ["name: String should match pattern"]),
+        (["--name", "Bad Name"], ["name 'Bad Name' is not allowed: String should match pattern"]),
     ],
 )
 def test_what_may_not_be_shipped_makes_no_bundle(
