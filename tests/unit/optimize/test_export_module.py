@@ -87,6 +87,11 @@ class Random(nn.Module):
         return x + torch.rand_like(x)
 
 
+class Root(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x.sqrt()
+
+
 class Lookup(nn.Module):
     """Positions up to 7; a table that is large enough to lie beside the graph."""
 
@@ -224,6 +229,14 @@ def test_a_graph_that_answers_otherwise_is_refused(module: Any, words: str, tmp_
     save_graph(export_module(module(), example), tmp_path / "m.onnx")
     with pytest.raises(ExportError, match=words):
         check_module(module(), example, tmp_path / "m.onnx")
+
+
+def test_a_check_on_nan_alone_is_no_check(tmp_path: Path) -> None:
+    root = export_module(Root(), example_of(Root(), (torch.ones(2, 3),)))
+    save_graph(root, tmp_path / "m.onnx")
+    assert check_module(Root(), example_of(Root(), (torch.tensor([[4.0, 1.0, -1.0]]),)), tmp_path / "m.onnx")[0].difference == 0
+    with pytest.raises(ExportError, match="NaN alone, which proves nothing"):
+        check_module(Root(), example_of(Root(), (-torch.ones(2, 3),)), tmp_path / "m.onnx")
 
 
 def test_a_size_that_the_module_refuses_is_told_from_one_that_the_graph_refuses(tmp_path: Path) -> None:
