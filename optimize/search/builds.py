@@ -11,7 +11,7 @@ import onnx
 from optimize.export.files import files_of, save_graph
 from optimize.passes.base import Context, Pass, PassNotApplicable
 from optimize.search.cache import Cache, DiskError, code_digest, key_of, told
-from optimize.search.candidates import Candidate
+from optimize.search.candidates import DOES_NOT_APPLY, Candidate
 from optimize.search.machine import package_versions
 from optimize.search.subject import Subject
 from serving.contract.errors import PilotageError
@@ -144,7 +144,7 @@ class Builds:
         try:
             return step.apply(graph, self._context)
         except PassNotApplicable as error:
-            raise Refused(f"{step.name} does not apply: {error}") from error
+            raise Refused(f"{step.name} {DOES_NOT_APPLY}: {error}") from error
         except PilotageError as error:
             raise Refused(f"{step.name}: {error}") from error
         except MemoryError:

@@ -16,6 +16,9 @@ from optimize.passes.registry import PASSES, parse_pass
 
 REFERENCE = "fp32"
 
+DOES_NOT_APPLY = "does not apply"
+"""In the refusal of a candidate of which a pass found nothing to change."""
+
 Family = str
 
 DEFAULTS: dict[Family, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING
 
 from optimize.search.metrics import METRICS
-from optimize.search.report import CandidateRecord, OptimizeReport
+from optimize.search.report import CandidateRecord, OptimizeReport, counted
 from optimize.training.records import RunRecord
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _pareto(report: OptimizeReport) -> Figure:
     axes.axhline(report.budget.limit, color=REFUSED, linestyle="--", linewidth=1)
     at = (1.0, report.budget.limit)
     axes.annotate("budget", at, xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=REFUSED)
-    axes.set_xlabel(f"p50 of one run with {size} {report.size_unit}, ms")
+    axes.set_xlabel(f"p50 of one run with {counted(size, report.size_unit)}, ms")
     axes.set_ylabel(f"change of {METRICS[report.budget.metric].title}, {report.budget.unit}".rstrip(", ") + "\n(worse is up)")
     axes.margins(x=0.12, y=0.15)
     axes.grid(alpha=0.25)
@@ -108,7 +108,7 @@ def _latencies(report: OptimizeReport) -> Figure:
     axes.bar_label(bars, fmt=" %.2f", fontsize=8, label_type="center", color="white")
     axes.set_yticks(range(len(timed)), [f"{_short(c.name)}  {number_of(report, c)}" for _, c in timed], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(f"ms a run with {size} {report.size_unit} (p50, whisker to p95)")
+    axes.set_xlabel(f"ms a run with {counted(size, report.size_unit)} (p50, whisker to p95)")
     axes.grid(axis="x", alpha=0.25)
     return figure
 
@@ -159,7 +159,7 @@ def _operators(report: OptimizeReport) -> Figure:
     axes.barh([i + 0.2 for i in at], [operator.after_ms for operator in shown], 0.38, color=ACCENT, label=_short(report.chosen))
     axes.set_yticks(at, [operator.operator for operator in shown], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(f"ms a run with {report.decisive_size} {report.size_unit}")
+    axes.set_xlabel(f"ms a run with {report.decisive}")
     axes.legend(fontsize=8, loc="lower right")
     axes.grid(axis="x", alpha=0.25)
     return figure

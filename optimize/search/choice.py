@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optimize.search.candidates import REFERENCE
 from optimize.search.pairs import TIE_PCT, Rounds, fastest, is_slower, ratio
-from optimize.search.report import CandidateRecord
+from optimize.search.report import CandidateRecord, counted
 
 SMALLER_FACTOR = 0.9
 """Among ties a file that is a tenth smaller has earned its passes. Else the fewest passes win: a change must earn its place."""
@@ -35,7 +35,7 @@ def choose(candidates: Sequence[CandidateRecord], rounds: Rounds, size: int, siz
     tied = [c for c in allowed if not is_slower(ratio(rounds[c.name], best, looks=looks))]
     smallest = min(c.size_bytes or 0 for c in tied)
     chosen = min((c for c in tied if (c.size_bytes or 0) * SMALLER_FACTOR <= smallest), key=lambda c: (len(c.passes), c.size_bytes or 0))
-    reason = f"{chosen.name} takes {_ms(chosen, size):.2f} ms for {size} {size_unit}"
+    reason = f"{chosen.name} takes {_ms(chosen, size):.2f} ms for {counted(size, size_unit)}"
     if chosen.name != REFERENCE:
         gain = ratio(rounds[REFERENCE], rounds[chosen.name], looks=looks)
         reason += f", {gain.value:.2f}× as fast as {REFERENCE} ({gain.low:.2f} to {gain.high:.2f}, in the same rounds)"

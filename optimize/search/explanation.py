@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optimize.search.budget import CONFIDENCE, Budget
-from optimize.search.candidates import REFERENCE
+from optimize.search.candidates import DOES_NOT_APPLY, REFERENCE
 from optimize.search.metrics import Metric
-from optimize.search.report import CandidateRecord
+from optimize.search.report import CandidateRecord, counted
 
 NO_TIME = float("nan")
 
@@ -16,7 +16,7 @@ def explain(candidates: Sequence[CandidateRecord], chosen: str, budget: Budget, 
     """Why this one, how sure that is, what the test part says, and who came near: a paragraph each."""
     by_name = {c.name: c for c in candidates}
     picked, reference = by_name[chosen], by_name[REFERENCE]
-    sized = f"{size} {size_unit}"
+    sized = counted(size, size_unit)
     if picked is reference:
         first = (
             f"The model ships as exported. {len(candidates) - 1} variants were tried; none that keeps {budget.of.title} "
@@ -24,7 +24,7 @@ def explain(candidates: Sequence[CandidateRecord], chosen: str, budget: Budget, 
         )
     else:
         first = _gain(picked, reference, size, sized)
-    return (first, *_how_sure(picked, budget, looks), *_on_test(picked, budget), *_nearly(candidates, budget.of))
+    return (first, *_how_sure(picked, budget, looks), *_on_test(picked, budget), *_nearly(candidates, budget.of), *_hardly_any(candidates))
 
 
 def _gain(picked: CandidateRecord, reference: CandidateRecord, size: int, sized: str) -> str:
@@ -72,4 +72,15 @@ def _nearly(candidates: Sequence[CandidateRecord], metric: Metric) -> list[str]:
     return [
         f"Nearest to the budget of those that did not keep it is {name}, with up to {metric.show(high)}. More validation data makes "
         "intervals narrower, and may let one in whose middle is inside."
+    ]
+
+
+def _hardly_any(candidates: Sequence[CandidateRecord]) -> list[str]:
+    tried = [c for c in candidates if c.passes]
+    failed = [c for c in tried if c.refused is not None and DOES_NOT_APPLY in c.refused]
+    if 2 * len(failed) <= len(tried):
+        return []
+    return [
+        f"{len(failed)} of the {len(tried)} compositions do not apply to this model; the table says why. Should it be quantized already, "
+        "search the model that it was made of: most passes look for float32 weights."
     ]

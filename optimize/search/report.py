@@ -72,6 +72,11 @@ class CandidateRecord(_Frozen):
         return next((latency.p50_ms for latency in self.latency if latency.size == size), None)
 
 
+def counted(size: int, unit: str) -> str:
+    """``8 pictures``, ``1 picture``; `unit` is a plural."""
+    return f"{size} {unit.removesuffix('s') if size == 1 else unit}"
+
+
 class BudgetRecord(_Frozen):
     """What a candidate had to keep.
 
@@ -155,6 +160,11 @@ class OptimizeReport(_Frozen):
     techniques: tuple[Technique, ...] = ()
     machine: Machine
     versions: dict[str, str]
+
+    @property
+    def decisive(self) -> str:
+        """The size at which latency decided, in words."""
+        return counted(self.decisive_size, self.size_unit)
 
     def candidate(self, name: str) -> CandidateRecord:
         """The candidate of this name."""

@@ -142,3 +142,13 @@ def test_the_explanation_names_gain_budget_test_part_and_the_nearest_miss() -> N
 
 def test_the_explanation_says_when_nothing_was_gained() -> None:
     assert "ships as exported" in explain([_candidate("fp32", 4.0)], "fp32", Budget(), 0, SIZE, "candidates")[0]
+
+
+def test_the_explanation_says_when_the_model_was_quantized_already() -> None:
+    reference, fine = _candidate("fp32", 4.0), _candidate("clean_up", 4.0, passes=1)
+    useless = [_candidate(f"int8_{i}", 0.0, passes=1, refused=f"int8_{i} does not apply: no float32 weights") for i in range(2)]
+    told = "\n".join(explain([reference, fine, *useless], "fp32", Budget(), 3, 1, "pictures"))
+    assert "2 of the 3 compositions do not apply" in told
+    assert "quantized already" in told
+    assert "faster for 1 picture." in told
+    assert "quantized" not in "\n".join(explain([reference, fine, useless[0]], "fp32", Budget(), 2, 1, "pictures"))
