@@ -12,7 +12,8 @@ For each file, to 224×224 as CLIP's processor does (shortest edge, middle):
 ``…_over_ours`` are ratios of the same round. ``ours_mean_levels``, ``ours_max_levels``, ``ours_differing_pct`` compare the pixels with
 those of PIL, in levels of 255; ``…_whole_…`` those of the full-size decode. ``cosine`` is the least cosine, over ``files`` and files
 with hard edges of the same sizes, between the embeddings of ours and of PIL's pixels, by a seeded ViT-B/32; ``centred_cosine`` the same
-after subtracting the mean embedding, without which those of a seeded tower are all alike.
+after subtracting the mean embedding, without which those of a seeded tower are all alike. ``scenes_…`` and ``lined_scenes_…`` are of a
+trained tower, the embedded CLIP (`benchmarks.large_scenes`).
 
 Files are drawn from a seed (`benchmarks.photographs`). A round visits all pairs of arm and file in random order, each visit with
 one call that is not counted and one that is. One thread does everything, and milliseconds are its CPU time: what else runs on the
@@ -35,6 +36,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from benchmarks.command import Tell, report
+from benchmarks.large_scenes import scene_figures
 from benchmarks.photographs import encoded, photograph, poster
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
 from serving.clip import preprocess
@@ -48,6 +50,7 @@ SIZE = 224
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SPEC = ImageSpec(size=SIZE, resize="shortest_edge", resize_to=SIZE, resample="bicubic", mean=MEAN, std=STD)
 ROUNDS, QUICK_ROUNDS = 40, 8
+SCENES_A_LABEL, QUICK_SCENES_A_LABEL = 10, 1
 PACKAGES = ("numpy", "pillow", "cykooz-resizer", "transformers", "torch")
 HEADLINE = "photo_noisy"
 
@@ -186,6 +189,8 @@ def run(*, quick: bool, tell: Tell) -> Record:
     for arm, pixels in reader.items():
         plain, centred = cosines(list(pixels.values()), list(wanted.values()))
         figures += [Figure(f"{arm}_cosine", plain, "", len(hard)), Figure(f"{arm}_centred_cosine", centred, "", len(hard))]
+    tell("classifying large scenes", 1.0)
+    figures += scene_figures(QUICK_SCENES_A_LABEL if quick else SCENES_A_LABEL)
     return Record(machine_of(1), versions_of(PACKAGES), tuple(figures), aims_of(figures))
 
 

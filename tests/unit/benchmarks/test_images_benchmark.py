@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from benchmarks import images
+from benchmarks.large_scenes import BUNDLE, enlarged
 from benchmarks.photographs import encoded, photograph, poster
 from benchmarks.record import Figure
+from serving.clip.images import MOST_PIXELS, ImageReader
+from serving.contract.bundle import ClipBundle, open_bundle
 
 
 def test_every_arm_reads_every_file_in_every_round() -> None:
@@ -49,3 +52,13 @@ def test_aims_are_judged_on_figures() -> None:
     names = {"photo_noisy_pil_over_ours": 2.0, "a_ours_whole_max_levels": 1.0, "b_ours_whole_max_levels": 2.0, "ours_cosine": 0.9999}
     aims = images.aims_of([Figure(name, value, "", 1) for name, value in names.items()])
     assert [aim.met for aim in aims] == [True, False, True]
+
+
+def test_large_scenes_show_what_small_ones_do() -> None:
+    scene = photograph(64, 64, noise=8)
+    bundle = open_bundle(BUNDLE)
+    assert isinstance(bundle, ClipBundle)
+    reader = ImageReader(bundle.manifest.clip.image, max_bytes=2**26, max_pixels=MOST_PIXELS)
+    plain, lined = (reader.read(enlarged(scene, lined=lined)).astype(int) for lined in (False, True))
+    assert np.corrcoef(plain.ravel(), scene.ravel())[0, 1] > 0.99  # not 1: JPEG, and edges that resizing rings at
+    assert lined.mean() < 0.9 * plain.mean(), "a part of it is black"
