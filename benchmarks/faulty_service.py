@@ -46,7 +46,7 @@ class Faults:
     seed
         Of these times.
     slow_every, slow_ms
-        Every n-th request takes this much longer.
+        Every n-th request takes this much longer, if it is answered with 200.
     error_every, reset_every, unusable_every
         Every n-th request is refused with 503, has its connection reset, or is answered without a ranking.
     stall_after, stall_s
@@ -88,7 +88,7 @@ class _Service:
         return due
 
     def delay_ms(self, arm: str) -> float:
-        """How long this request takes."""
+        """How long a request takes that is answered."""
         faults = self.faults
         delay_ms = faults.latency_ms * self.draw.lognormvariate(0, faults.spread) if faults.spread else faults.latency_ms
         if self.turn("slow", faults.slow_every):
@@ -131,7 +131,6 @@ class _Connection(asyncio.Protocol):
     def _rank(self, arm: str) -> None:
         service, faults = self._service, self._service.faults
         service.requests += 1
-        delay_ms = service.delay_ms(arm)
         if service.requests == faults.stall_after:
             service.injected["stall"] += 1
             time.sleep(faults.stall_s)  # the whole process, on purpose
@@ -140,6 +139,7 @@ class _Connection(asyncio.Protocol):
         elif service.turn("error", faults.error_every):
             self._answer(b"503 Service Unavailable", REFUSAL)
         else:
+            delay_ms = service.delay_ms(arm)
             content = UNUSABLE if service.turn("unusable", faults.unusable_every) else ANSWER
             asyncio.get_running_loop().call_later(delay_ms / 1000, self._answer, b"200 OK", content)
 

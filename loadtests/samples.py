@@ -38,7 +38,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "latency_ms": np.float64,
     "ok": np.bool_,
     "status": np.int16,
-    "endpoint": np.int8,
+    "endpoint": np.int16,
     "arm": np.int8,
     "error": np.int16,
     "answer_bytes": np.int64,
@@ -70,7 +70,7 @@ class Samples:
     status
         ``(S,) int16``, HTTP status; 0 where there was no answer, `NOT_TOLD` where the file does not say.
     endpoint, arm, error
-        ``(S,) int8, int8, int16``, numbers of `endpoints`, `arms` and `error_kinds`; error is `NO_ERROR` for a success.
+        ``(S,) int16, int8, int16``, numbers of `endpoints`, `arms` and `error_kinds`; error is `NO_ERROR` for a success.
     answer_bytes
         ``(S,) int64``, size of the answer's body.
     size
@@ -78,7 +78,7 @@ class Samples:
     open_loop
         Whether requests were sent by a schedule, whatever the service did.
     unanswered
-        Requests that were still under way when the test was cut off, and are therefore in no row.
+        Requests that were still under way when the test was cut off, or of which a lost worker did not tell, and are therefore in no row.
     unsent
         Requests whose time had come and that were never sent, for want of a free user.
     starved
@@ -94,7 +94,7 @@ class Samples:
     latency_ms: NDArray[np.float64]
     ok: NDArray[np.bool_]
     status: NDArray[np.int16]
-    endpoint: NDArray[np.int8]
+    endpoint: NDArray[np.int16]
     arm: NDArray[np.int8]
     error: NDArray[np.int16]
     answer_bytes: NDArray[np.int64]
@@ -242,7 +242,7 @@ def _version_1(file: Any) -> Samples:
         intended_s=columns["started_s"],
         size=file["candidates"].astype(np.int64),
         status=np.full(rows, NOT_TOLD, dtype=np.int16),
-        endpoint=np.zeros(rows, dtype=np.int8),
+        endpoint=np.zeros(rows, dtype=np.int16),
         arm=np.zeros(rows, dtype=np.int8),
         error=np.where(ok, NO_ERROR, 0).astype(np.int16),
         endpoints=("rank",),

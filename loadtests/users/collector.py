@@ -53,7 +53,7 @@ class Collector:
 
     def lose(self, missing: int) -> None:
         """Take in that a sender has gone, with `missing` requests of its share not told of."""
-        self.add(replace(Recorder(()).samples(), lost_workers=1, unsent=missing), last=True)
+        self.add(replace(Recorder(()).samples(), lost_workers=1, unanswered=missing), last=True)
 
     def samples(self) -> Samples:
         """Everything so far."""
