@@ -108,7 +108,14 @@ class Control:
         environment.process_exit_code = None
         if self._master is None:
             logger.info("%s", self._load.source.told())
+            self._secure(self._plan)
             self.run = LoadRun(self._load.source, self._plan.arms, self._plan.profile.seed, open_loop=self._plan.open_loop)
+
+    def _secure(self, plan: Plan) -> None:
+        """Let users trust whom the traffic trusts; Locust's fast client trusts everybody unless it is told."""
+        context = plan.profile.traffic.access.tls_context()
+        for kind in self._environment.user_classes:
+            kind.insecure, kind.ssl_context_factory = False, staticmethod(lambda: context)
 
     def _begin(self, user_count: int, **_: Any) -> None:
         """Begin the schedule: all users are there."""
