@@ -13,7 +13,7 @@ import numpy as np
 from k8s.rollout.disk import DiskJournal, DiskLease
 from k8s.rollout.plan import Plan, Step
 from k8s.rollout.ports import Arm, ArmState, Look, Release, Weights
-from k8s.rollout.start import begin, hold
+from k8s.rollout.start import begin, held
 from k8s.rollout.world import World
 from loadtests.judge import Arm as Requests
 from loadtests.judge import Batch
@@ -192,11 +192,8 @@ class Town:
 def roll_out(town: Town, asked: Plan | None = None, name: str = "engine", **changes: Any) -> Any:
     """Begin, or go on, and run until it is over; the record."""
     world = town.world(name, **changes)
-    hold(world.lease, world, wait_s=0)
-    try:
+    with held(world.lease, town, wait_s=0):
         return begin(world, "ranker", asked or plan(), NEW, name).run()
-    finally:
-        world.lease.release()
 
 
 def is_settled(town: Town, record: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from k8s.errors import NotHeld, Refused, RolloutError
@@ -12,7 +14,7 @@ from k8s.rollout.engine import Engine
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan, Times
-from k8s.rollout.ports import Lease, Release, Stored
+from k8s.rollout.ports import Clock, Lease, Release, Stored
 from k8s.rollout.record import Record
 from k8s.rollout.world import World
 
@@ -25,23 +27,29 @@ def engine_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-def hold(lease: Lease, world: World, wait_s: float = LEASE_WAIT_S) -> None:
-    """Take the lease, as soon as whoever has it lets it go or dies.
+@contextmanager
+def held(lease: Lease, clock: Clock, wait_s: float = LEASE_WAIT_S) -> Iterator[None]:
+    """Hold the lease in the block; take it as soon as whoever has it lets it go or dies.
 
     Raises
     ------
     NotHeld
         Another engine is alive.
     """
-    patience, until_s = Patience(world.clock, Times().api_s), world.clock.now_s() + wait_s
+    patience, until_s = Patience(clock, Times().api_s), clock.now_s() + wait_s
     while True:
         try:
             patience.call(lease.acquire)
-            return
+            break
         except NotHeld:
-            if world.clock.now_s() >= until_s:
+            if clock.now_s() >= until_s:
                 raise
-            world.clock.sleep(Times().poll_s)
+            clock.sleep(Times().poll_s)
+    try:
+        yield
+    finally:
+        with suppress(RolloutError):  # it runs out by itself
+            lease.release()
 
 
 def begin(world: World, service: str, plan: Plan, release: Release, name: str) -> Engine:

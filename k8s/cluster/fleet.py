@@ -1,0 +1,164 @@
+"""The arms as Deployments of the chart: canary and baseline are the rollout's, stable is Helm's until a release is promoted."""
+
+from __future__ import annotations
+
+import json
+
+from k8s.cluster.api import Api, FieldConflict, Object
+from k8s.cluster.names import Names
+from k8s.cluster.pods import largest_bytes, ready_endpoints, restarts, trouble
+from k8s.cluster.releases import ARM_LABEL, beside_release, changes_of, release_of, with_release
+from k8s.errors import Refused, RolloutError
+from k8s.rollout.ports import Arm, ArmState, Release
+
+FLOOR_ANNOTATION = "pilotage.dev/own-minimum"
+"""What a scaler's minimum was before the rollout raised it."""
+
+HELM = ("helm", "Helm")
+"""Managers whose fields of stable a promotion takes over. Others (a GitOps controller that applies itself) would put the old one back."""
+
+
+class DeploymentFleet:
+    """Runs the arms.
+
+    Parameters
+    ----------
+    take_over
+        Field managers whose fields of stable may be taken over, beside Helm.
+    """
+
+    def __init__(self, api: Api, names: Names, take_over: tuple[str, ...] = ()) -> None:
+        self._api, self._names = api, names
+        self._take_over = {*HELM, *take_over}
+
+    def ensure(self, arm: Arm, release: Release, replicas: int | None) -> None:
+        """Make the arm run this release."""
+        if arm == "stable":
+            self._promote(release)
+            return
+        stable = self._stable()
+        body = self._made(arm)
+        where = f"{arm}.json of {self._names.rollout}"
+        body["spec"]["template"] = with_release(body["spec"]["template"], release, where)
+        body["spec"]["replicas"] = replicas
+        # With its owner goes what the rollout made: `helm uninstall` leaves nothing behind.
+        owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": stable["metadata"]["name"], "uid": stable["metadata"]["uid"]}
+        body["metadata"]["ownerReferences"] = [owner]
+        self._api.apply(self._names.deployment(arm), body, force=True)
+
+    def state(self, arm: Arm) -> ArmState:
+        """How the arm is now."""
+        found = self._api.get(self._names.deployment(arm))
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            return ArmState(reason=f"there is no Deployment {self._names.arm(arm)}")
+        selector = found["spec"]["selector"]["matchLabels"]
+        pods = [pod for pod in self._api.list(self._names.pods, selector) if not pod["metadata"].get("deletionTimestamp")]
+        slices = self._api.list(self._names.endpoint_slices, {"kubernetes.io/service-name": self._names.arm(arm)})
+        wanted = int(found["spec"].get("replicas", 1))
+        ready = ready_endpoints(slices)
+        release = release_of(found["spec"]["template"], self._names.arm(arm)).name if _is_rolled(found, wanted) else None
+        well = release is not None and ready >= wanted
+        reason = None if well else trouble(pods) or _said(found) or f"{ready} of {wanted} endpoints are ready"
+        return ArmState(release, ready, wanted, restarts(pods), self._memory_bytes(selector), reason)
+
+    def stable_release(self) -> Release:
+        """What stable runs."""
+        return release_of(self._stable()["spec"]["template"], self._names.arm("stable"))
+
+    def canary_release(self) -> Release:
+        """What the chart's values say of the canary: image and bundles.
+
+        Raises
+        ------
+        Refused
+            The canary differs from stable in more than a promotion in the cluster carries over.
+        """
+        canary, baseline = self._made("canary"), self._made("baseline")
+        template, where = canary["spec"]["template"], f"canary.json of {self._names.rollout}"
+        if beside_release(template, where) != beside_release(baseline["spec"]["template"], where):
+            raise Refused(
+                "the values of the canary differ from stable's in more than image and bundles (resources, settings, env), which a promotion"
+                " in the cluster does not carry over: roll these out by `helm upgrade`, or promote by values (--values)"
+            )
+        return release_of(template, where)
+
+    def floor(self, replicas: int | None) -> None:
+        """Raise a scaler's minimum, and give it back. Without the right to change the scaler it is left alone."""
+        for path, field in self._names.scalers:
+            try:
+                self._floor(path, field, replicas)
+            except Refused:
+                continue
+
+    def remove(self, arm: Arm) -> None:
+        """Delete the arm's Deployment."""
+        if arm == "stable":
+            raise RolloutError("stable is never removed")
+        self._api.delete(self._names.deployment(arm))
+
+    def _promote(self, release: Release) -> None:
+        name = self._names.arm("stable")
+        template = changes_of(self._stable()["spec"]["template"], release, name)
+        metadata = {"name": name, "namespace": self._names.namespace}
+        body: Object = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
+        path = self._names.deployment("stable")
+        try:
+            self._api.apply(path, body)
+        except FieldConflict as error:
+            others = set(error.managers) - self._take_over
+            if others:
+                raise Refused(
+                    f"{', '.join(sorted(others))} owns the release of {name} and would put it back: promote by values (--values), or"
+                    " let the rollout take it over (--take-over)"
+                ) from error
+            self._api.apply(path, body, force=True)
+
+    def _floor(self, path: str, field: str, replicas: int | None) -> None:
+        found = self._api.get(path)
+        if found is None:
+            return
+        now = int(found["spec"].get(field) or 1)
+        own = (found["metadata"].get("annotations") or {}).get(FLOOR_ANNOTATION)
+        if replicas is None and own is not None:
+            self._api.merge(path, {"metadata": {"annotations": {FLOOR_ANNOTATION: None}}, "spec": {field: int(own)}})
+        elif replicas is not None and now < replicas:
+            self._api.merge(path, {"metadata": {"annotations": {FLOOR_ANNOTATION: own or str(now)}}, "spec": {field: replicas}})
+
+    def _stable(self) -> Object:
+        found = self._api.get(self._names.deployment("stable"))
+        if found is None:
+            raise Refused(f"there is no Deployment {self._names.arm('stable')} in {self._names.namespace}: --name is the chart's full name")
+        return found
+
+    def _made(self, arm: Arm) -> Object:
+        """Read the Deployment that the chart prepared."""
+        found = self._api.get(self._names.config_map(self._names.rollout))
+        text = ((found or {}).get("data") or {}).get(f"{arm}.json")
+        if text is None:
+            raise Refused(f"ConfigMap {self._names.rollout} has no {arm}.json: install the chart with rollout.enabled=true")
+        body: Object = json.loads(text)
+        if body["spec"]["selector"]["matchLabels"].get(ARM_LABEL) != arm:
+            raise Refused(f"{arm}.json of {self._names.rollout} does not select pods of the {arm}")
+        return body
+
+    def _memory_bytes(self, selector: dict[str, str]) -> int | None:
+        try:
+            return largest_bytes(self._api.list(self._names.pod_metrics, selector))
+        except RolloutError:  # no metrics server, or no right to ask it: memory is not looked at
+            return None
+
+
+def _is_rolled(deployment: Object, wanted: int) -> bool:
+    """Whether all pods are of the newest template, and there are as many as wanted, available."""
+    status = deployment.get("status") or {}
+    seen = int(status.get("observedGeneration") or 0) >= int(deployment["metadata"].get("generation") or 0)
+    counts = [int(status.get(key) or 0) for key in ("replicas", "updatedReplicas", "availableReplicas")]
+    return seen and counts == [wanted] * len(counts)
+
+
+def _said(deployment: Object) -> str | None:
+    """Return what the Deployment complains about."""
+    for condition in (deployment.get("status") or {}).get("conditions") or []:
+        if (condition.get("type"), condition.get("status")) in (("Progressing", "False"), ("ReplicaFailure", "True")):
+            return f"{condition.get('reason')}: {condition.get('message')}"
+    return None

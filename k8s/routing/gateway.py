@@ -1,0 +1,106 @@
+"""Weights by Gateway API: an HTTPRoute of the rollout's own, over the chart's, for as long as the rollout lasts.
+
+The chart's route is never touched: its rules are one field to server-side apply, and Helm's. Where this route is deleted, by whomever, all
+requests go to stable.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from k8s.cluster.api import Api, Object
+from k8s.cluster.names import Names
+from k8s.errors import Refused, Unavailable
+from k8s.rollout.ports import Arm, Weights
+
+ARMS: tuple[Arm, ...] = ("stable", "baseline", "canary")
+
+MIRROR = "RequestMirror"
+
+
+class GatewayRouter:
+    """Writes the rollout's route as the chart prepared it, with weights and the mirror of the moment."""
+
+    def __init__(self, api: Api, names: Names) -> None:
+        self._api, self._names = api, names
+
+    def read(self) -> Weights:
+        """Weights of the route; where there is none, everything is stable's."""
+        found = self._api.get(self._names.route)
+        return Weights() if found is None else self._weights_of(found)
+
+    def write(self, weights: Weights) -> None:
+        """Set all weights in one write; done when the gateway has accepted it."""
+        self._apply(weights, self._mirror_pct(self._api.get(self._names.route)))
+
+    def mirror(self, pct: int) -> None:
+        """Copy a share of the requests that go by weight to the canary."""
+        found = self._api.get(self._names.route)
+        self._apply(Weights() if found is None else self._weights_of(found), pct)
+
+    def rest(self) -> None:
+        """Delete the route: the chart's own gets everything again."""
+        self._api.delete(self._names.route)
+
+    def _apply(self, weights: Weights, mirror_pct: int) -> None:
+        body = self._made()
+        rule = body["spec"]["rules"][-1]
+        for ref in rule["backendRefs"]:
+            ref["weight"] = getattr(weights, self._arm_of(ref))
+        filters = [each for each in rule.get("filters") or [] if each.get("type") != MIRROR]
+        if mirror_pct:
+            canary = next(ref for ref in rule["backendRefs"] if self._arm_of(ref) == "canary")
+            copied = {key: canary[key] for key in ("group", "kind", "name", "port") if key in canary}
+            filters.append({"type": MIRROR, "requestMirror": {"backendRef": copied, "percent": mirror_pct}})
+        rule.pop("filters", None)
+        if filters:
+            rule["filters"] = filters
+        self._require_in_force(self._api.apply(self._names.route, body, force=True))
+
+    def _require_in_force(self, route: Object) -> None:
+        """Check that every gateway has accepted this very version."""
+        generation = int(route["metadata"].get("generation") or 0)
+        parents = (route.get("status") or {}).get("parents") or []
+        if len(parents) < len(route["spec"].get("parentRefs") or []):
+            raise Unavailable(f"HTTPRoute {self._names.rollout} is not accepted yet: {len(parents)} gateways have answered")
+        for parent in parents:
+            conditions = {each["type"]: each for each in parent.get("conditions") or []}
+            for kind in ("Accepted", "ResolvedRefs"):
+                condition: dict[str, Any] = conditions.get(kind) or {}
+                if int(condition.get("observedGeneration") or 0) < generation:
+                    raise Unavailable(f"HTTPRoute {self._names.rollout} is not {kind} yet by {parent.get('controllerName')}")
+                if condition.get("status") != "True":
+                    said = f"{condition.get('reason')}: {condition.get('message')}"
+                    raise Refused(f"HTTPRoute {self._names.rollout} is not {kind} by {parent.get('controllerName')}: {said}")
+
+    def _made(self) -> Object:
+        """Read the route that the chart prepared."""
+        found = self._api.get(self._names.config_map(self._names.rollout))
+        text = ((found or {}).get("data") or {}).get("route.json")
+        if text is None:
+            raise Refused(
+                f"ConfigMap {self._names.rollout} has no route.json: install the chart with rollout.enabled=true and"
+                " traffic.httpRoute.enabled=true"
+            )
+        body: Object = json.loads(text)
+        return body
+
+    def _weights_of(self, route: Object) -> Weights:
+        refs = route["spec"]["rules"][-1].get("backendRefs") or []
+        shares = {self._arm_of(ref): int(ref.get("weight", 1)) for ref in refs}
+        try:
+            return Weights(*(shares.get(arm, 0) for arm in ARMS))
+        except ValueError as error:
+            raise Refused(f"HTTPRoute {self._names.rollout}: {error}; delete it, and all requests go to stable") from error
+
+    def _arm_of(self, ref: Object) -> Arm:
+        for arm in ARMS:
+            if ref["name"] == self._names.arm(arm):
+                return arm
+        raise Refused(f"HTTPRoute {self._names.rollout} sends to {ref['name']}, which is no arm of {self._names.name}")
+
+    @staticmethod
+    def _mirror_pct(route: Object | None) -> int:
+        filters = (route or {"spec": {"rules": [{}]}})["spec"]["rules"][-1].get("filters") or []
+        return next((int(each["requestMirror"].get("percent", 100)) for each in filters if each.get("type") == MIRROR), 0)

@@ -1,0 +1,160 @@
+"""An installation of the chart in a stand-in for the API server, with controllers that do at once what real ones do in time."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from kubernetes import client
+
+from k8s.cluster.api import Api
+from k8s.cluster.fleet import DeploymentFleet
+from k8s.cluster.journal import ConfigMapJournal
+from k8s.cluster.lease import ClusterLease
+from k8s.cluster.names import Names
+from k8s.cluster.notices import EventNotice
+from k8s.rollout.patience import Patience
+from k8s.rollout.plan import Plan, Step
+from k8s.rollout.ports import Arm, Look
+from k8s.rollout.start import begin, held
+from k8s.rollout.world import World
+from k8s.routing.gateway import GatewayRouter
+from loadtests.judge import Arm as Requests
+from loadtests.judge import Batch
+from tests.api_server import ApiServer, api_server
+from tests.charts.rendering import CHART, NAMESPACE, render
+from tests.rollouts import START_S, plan
+
+NAMES = Names(NAMESPACE, "ranker-pilotage")
+PATHS = {
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments/{}",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps/{}",
+    "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers/{}",
+}
+
+
+class Cluster:
+    """An installation.
+
+    Attributes
+    ----------
+    broken
+        Names of Deployments whose pods never get ready.
+    """
+
+    def __init__(self, server: ApiServer) -> None:
+        self.server, self.broken = server, set[str]()
+        values = _rollout_values() | {"autoscaling": {"hpa": {"enabled": True}, "minReplicas": 2}}
+        for each in render(values).objects:
+            if each["kind"] in PATHS and "hook" not in json.dumps(each["metadata"].get("annotations") or {}):
+                body = copy.deepcopy(each)
+                body["metadata"]["owners"] = {}
+                server.put(PATHS[each["kind"]].format(NAMESPACE, each["metadata"]["name"]), body)
+        self.stable["spec"]["replicas"] = 3  # as the autoscaler has left it
+        server.changed = self.control
+        self.control()
+
+    @property
+    def stable(self) -> dict[str, Any]:
+        return self.server.objects[NAMES.deployment("stable")]
+
+    def image(self, arm: Arm) -> str:
+        return str(self.server.objects[NAMES.deployment(arm)]["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    def own(self, manager: str) -> None:
+        """Let a manager own stable's image, as if it had applied it."""
+        self.stable["metadata"]["owners"] = {"spec.template.spec.containers[service].image": manager}
+
+    def control(self) -> None:
+        """Do what the controllers of Deployments, EndpointSlices and gateways do."""
+        objects = self.server.objects
+        for path in [path for path in objects if "/pods/" in path or "/endpointslices/" in path]:
+            del objects[path]
+        for path in [path for path in objects if "/deployments/" in path]:
+            found = objects[path]
+            name, count = found["metadata"]["name"], found["spec"].get("replicas", 1)
+            ready = 0 if name in self.broken else count
+            counts = {"replicas": count, "updatedReplicas": count, "availableReplicas": ready}
+            found["status"] = {"observedGeneration": found["metadata"].get("generation", 1), **counts}
+            labels = found["spec"]["selector"]["matchLabels"]
+            for number in range(count):
+                pod = f"{name}-{number}"
+                status: dict[str, Any] = {"restartCount": 0, "ready": number < ready}
+                if number >= ready:
+                    status |= {"state": {"waiting": {"reason": "ImagePullBackOff"}}}
+                objects[f"{NAMES.pods}/{pod}"] = {"metadata": {"name": pod, "labels": labels}, "status": {"containerStatuses": [status]}}
+            endpoints = [{"addresses": [f"10.0.0.{number}"], "conditions": {"ready": number < ready}} for number in range(count)]
+            service = {"kubernetes.io/service-name": name}
+            objects[f"{NAMES.endpoint_slices}/{name}-x"] = {"metadata": {"name": f"{name}-x", "labels": service}, "endpoints": endpoints}
+        for path in [path for path in objects if "/httproutes/" in path]:
+            seen = {"observedGeneration": objects[path]["metadata"].get("generation", 1), "status": "True"}
+            conditions = [{"type": kind, **seen} for kind in ("Accepted", "ResolvedRefs")]
+            objects[path]["status"] = {"parents": [{"controllerName": "example.com/gateway", "conditions": conditions}]}
+
+
+class Clock:
+    """Time that passes when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self._now_s = START_S
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def sleep(self, seconds: float) -> None:
+        self._now_s += seconds
+
+
+class Load:
+    """Requests that a load test would have sent."""
+
+    def __init__(self, clock: Clock, slow: float) -> None:
+        self._clock, self._slow, self._arms = clock, slow, tuple[Arm, ...]()
+
+    def begin(self, step: Step, arms: Sequence[Arm]) -> None:
+        self._arms = tuple(arms)
+
+    def look(self) -> Look:
+        canary, beside = (self._requests(arm) for arm in self._arms)
+        return Look(Batch(canary=canary, baseline=beside))
+
+    def end(self) -> None:
+        return None
+
+    def _requests(self, arm: Arm) -> Requests:
+        rng = np.random.default_rng([int(self._clock.now_s()), len(arm)])
+        latency_ms = rng.lognormal(1.0, 0.4, 400) * (self._slow if arm == "canary" else 1.0)
+        return Requests(self._clock.now_s() + np.sort(rng.random(400)), latency_ms, np.ones(400, dtype=bool))
+
+
+def api_of(server: ApiServer) -> Api:
+    configuration = client.Configuration()
+    configuration.host = server.url
+    return Api(client.ApiClient(configuration))
+
+
+def roll_out_in(server: ApiServer, asked: Plan | None = None, *, slow: float = 1.0, name: str = "engine") -> Any:
+    """Roll the canary of the chart's values out, through HTTP; the record."""
+    api, clock = api_of(server), Clock()
+    fleet = DeploymentFleet(api, NAMES)
+    journal, lease, load = ConfigMapJournal(api, NAMES), ClusterLease(api, NAMES, clock, name), Load(clock, slow)
+    world = World(GatewayRouter(api, NAMES), fleet, {"synthetic": load}, journal, lease, clock, notices=[EventNotice(api, NAMES)])
+    with held(lease, clock):
+        release = Patience(clock, 30).call(fleet.canary_release)
+        return begin(world, NAMES.name, asked or plan(), release, name).run()
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    with api_server() as server:
+        yield Cluster(server)
+
+
+def _rollout_values() -> dict[str, Any]:
+    import yaml
+
+    return dict(yaml.safe_load((CHART / "ci" / "rollout-values.yaml").read_text()))
