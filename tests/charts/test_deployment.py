@@ -159,6 +159,15 @@ def test_tokens_come_from_a_secret_whose_file_is_read_again() -> None:
     assert "subPath" not in mount  # a file mounted by itself is never renewed
 
 
+def test_label_sets_lie_in_the_pod_or_in_a_claim_that_all_pods_share() -> None:
+    def state(changes: Values) -> Object:
+        return next(each for each in pod(changes)["volumes"] if each["name"] == "state")
+
+    assert state({"pod.stateSizeLimit": "2Gi"}) == {"name": "state", "emptyDir": {"sizeLimit": "2Gi"}}
+    assert state({"pod.stateClaimName": "label-sets"}) == {"name": "state", "persistentVolumeClaim": {"claimName": "label-sets"}}
+    assert environment()["PILOTAGE_STATE_DIR"] == next(each["mountPath"] for each in service()["volumeMounts"] if each["name"] == "state")
+
+
 BUNDLES: list[Object] = [
     {"source": "image", "path": "bundle"},
     {"source": "oci", "name": "clip", "reference": f"registry.example/clip@sha256:{'c' * 64}", "path": "model", "sha256": "d" * 64},

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from helm_python.chart import lint
 
-from tests.charts.rendering import MINIMAL, Object, Values, changed, render
+from tests.charts.rendering import CHART, MINIMAL, Object, Values, changed, refusal, render
 from tests.charts.test_checks import ARGO
 
 NAME = "ranker-pilotage"
@@ -33,6 +34,12 @@ def test_the_hpa_goes_up_at_once_and_down_slowly() -> None:
     assert behaviour["scaleDown"]["stabilizationWindowSeconds"] == 300
     assert {policy["type"] for policy in behaviour["scaleUp"]["policies"]} == {"Percent", "Pods"}
     assert "tolerance" not in behaviour["scaleUp"]
+
+
+def test_a_tolerance_is_refused_where_the_api_server_would_drop_it() -> None:
+    values = changed(MINIMAL, {**HPA, "autoscaling.down.tolerancePct": 20})
+    assert "are known to Kubernetes from 1.37 on" in refusal(values)
+    assert lint(CHART, values, kube_version="v1.37.0")["errors"] == []
 
 
 def test_the_hpa_scales_by_requests_under_way_and_waiting() -> None:

@@ -118,6 +118,7 @@ def test_every_setting_of_the_service_can_be_set_within_its_own_bounds() -> None
             "at '/bundles/0/reference': 'r/a:latest' does not match",
         ),
         ({"traffic.timeout": "soon"}, "at '/traffic/timeout': 'soon' does not match pattern"),
+        ({"commonLabels": {"pilotage.dev/arm": "x"}}, "invalid propertyName 'pilotage.dev/arm'"),
         ({"security.user": 0}, "at '/security/user': minimum: got 0, want 1"),
         ({"env": [{"name": "A", "valu": "b"}]}, "at '/env/0': additional properties 'valu' not allowed"),
     ],

@@ -108,8 +108,13 @@ spec:
       emptyDir:
         sizeLimit: {{ $pod.tmpSizeLimit }}
     - name: state
+      {{- if $pod.stateClaimName }}
+      persistentVolumeClaim:
+        claimName: {{ $pod.stateClaimName }}
+      {{- else }}
       emptyDir:
         sizeLimit: {{ $pod.stateSizeLimit }}
+      {{- end }}
     {{- with $root.Values.auth.secretName }}
     - name: tokens
       secret:
