@@ -8,7 +8,7 @@ from tests.charts.rendering import MINIMAL, Values, changed, refusal, render
 from tests.charts.test_traffic import ARMS, GATEWAY
 
 TOOLS: Values = {"tools.image": {"repository": "registry.example/tools", "digest": f"sha256:{'1' * 64}"}}
-ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, "argoRollouts.analysis.command": ["judge"], **TOOLS}
+ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, **TOOLS}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,8 @@ ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, "argoRollouts.analysis.
             "tests.latency.enabled needs tools.image",
         ),
         ({**ARGO, "traffic.httpRoute.enabled": False}, "argoRollouts.enabled needs traffic.httpRoute.enabled"),
-        ({**ARGO, "argoRollouts.analysis.command": []}, "argoRollouts.analysis.command is empty"),
+        ({**ARGO, "argoRollouts.analysis.enabled": False}, "argoRollouts.analysis.enabled is false"),
+        ({**ARGO, "tools.image": {}}, "argoRollouts.analysis.enabled needs tools.image.repository"),
         ({**ARGO, "canary.enabled": True}, "canary.enabled with rollout.enabled or argoRollouts.enabled"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -125,5 +125,14 @@ def test_argo_judges_by_our_load_test_between_its_steps() -> None:
     assert rendering.one("AnalysisTemplate")["metadata"]["name"] == f"{NAME}-judge"
 
 
+def test_the_analysis_of_argo_compares_both_versions_at_their_own_services() -> None:
+    (metric,) = render(changed(MINIMAL, ARGO)).one("AnalysisTemplate")["spec"]["metrics"]
+    command = metric["provider"]["job"]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert command[command.index("--profile") + 1] == "canary"
+    assert f"--arm=baseline=http://{NAME}-stable:80" in command
+    assert f"--arm=canary=http://{NAME}-canary:80" in command
+    assert metric["failureLimit"] == 0
+
+
 def test_standing_arms_have_no_rights() -> None:
     assert render(changed(MINIMAL, {**GATEWAY, **ARMS})).of_kind("Role") == []

@@ -28,10 +28,6 @@ containers:
     env:
       - name: HOME
         value: /tmp
-      {{- if $tokens }}
-      - name: PILOTAGE_TOKEN_FILE
-        value: /etc/pilotage/tokens/{{ $root.Values.auth.secretKey }}
-      {{- end }}
     resources:
       {{- toYaml $tools.resources | nindent 6 }}
     securityContext:
@@ -74,6 +70,23 @@ volumes:
       secretName: {{ . }}
       defaultMode: 0440
   {{- end }}
+{{- end -}}
+
+{{/*
+A load test as a JSON list of arguments: (dict "root" $ "profile" "smoke" "arms" (list "baseline" …)). Each arm's own Service is asked: whatever weights
+are in force, the load goes where it is to be measured.
+*/}}
+{{- define "pilotage.loadCommand" -}}
+{{- $root := .root -}}
+{{- $profile := hasKey $root.Values.profiles .profile | ternary (printf "/profiles/%s.toml" .profile) .profile -}}
+{{- $command := list "pilotage" "loadtest" "--host" (include "pilotage.address" (dict "root" $root "arm" "stable")) "--profile" $profile "--out" "/tmp/report" -}}
+{{- range $name, $arm := .arms -}}
+{{- $command = append $command (printf "--arm=%s=%s" $name (include "pilotage.address" (dict "root" $root "arm" $arm))) -}}
+{{- end -}}
+{{- if or $root.Values.tests.tokenSecretName $root.Values.auth.secretName -}}
+{{- $command = append $command (printf "--token-file=/etc/pilotage/tokens/%s" $root.Values.auth.secretKey) -}}
+{{- end -}}
+{{- toJson $command -}}
 {{- end -}}
 
 {{/* What the load is put on. */}}
