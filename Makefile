@@ -13,12 +13,13 @@ BUNDLE ?= $(DEMO_BUNDLE)
 # With the demo's bundle goes the small CLIP of the repository.
 CLIP_BUNDLE := models/clip-scenes
 
+IMAGE_CONTEXT := build/image
 CUSTOM_RESOURCES := tests/charts/custom_resources
 
-.PHONY: help data demo serve test check lint types imports format custom-resources promtool bento clean
+.PHONY: help data demo serve test check lint types imports format custom-resources promtool bento image-context image-check clean
 
 help:           ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (1 to 3 minutes with a CPU build of torch; the CUDA build is gigabytes) ..."
@@ -85,6 +86,17 @@ $(BIN)/promtool: | $(STAMP)
 bento: $(STAMP) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(BUNDLE)/manifest.json)  ## build a Bento of the service and the demo's bundle
 	rm -rf bundle && cp -r $(BUNDLE) bundle
 	$(BIN)/bentoml build
+
+image-context: bento  ## lay out build/image, which docker, podman or buildah build
+	sh image/context.sh "$$($(BIN)/bentoml get pilotage-ranking:latest --output path)" $(IMAGE_CONTEXT)
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(IMAGE_CONTEXT)/wheels .
+	@echo "next: podman build --tag pilotage $(IMAGE_CONTEXT)"
+
+# Some 40 s: the image's packages are installed anew, and serve.
+image-check: image-context  ## start what the image would, without building one
+	rm -rf build/image-packages
+	sh $(IMAGE_CONTEXT)/install.sh build/image-packages --requirement $(IMAGE_CONTEXT)/requirements.txt
+	$(BIN)/python image/check.py build/image-packages $(IMAGE_CONTEXT)
 
 clean:          ## remove what the commands above made, the environment too
 	rm -rf $(VENV) runs bundles bundle reports data build *.egg-info $(CUSTOM_RESOURCES)/node_modules
