@@ -106,6 +106,7 @@ def test_early_stopping_counts_failures_and_slow_requests_in_the_order_in_which_
     asked = _asked(early_stopping=EarlyStopping(limit_ms=30, looks=2), planned=4000)
     report = build_report(RUN, made_up(4000), asked)
     assert report.status == "pass"
+    assert "met</span>" in render_page(report, made_up(4000))
     assert report.early_stopping is not None
     assert (report.early_stopping.outcome, report.early_stopping.requests) == ("met", 2000)
     assert build_report(RUN, made_up(4000, errors=0.03), asked).status == "fail"
