@@ -40,7 +40,8 @@ def loadtest(
         ),
     ] = None,
     traffic: Annotated[
-        str | None, typer.Option(help="Endpoints with weights, rank:70,classify:30; there are rank, rank-arrow, infer, classify.")
+        str | None,
+        typer.Option(help="What is sent: a mix rank:70,classify:30 (or rank-arrow, infer), a .toml file with a table [traffic], or JSON."),
     ] = None,
     objective: Annotated[
         list[str] | None, typer.Option(help="[ENDPOINT:]p99_ms=50,max_error_pct=0.5, repeated; replaces the profile's objectives.")
@@ -81,12 +82,12 @@ def loadtest(
         from loadtests.arms import parse_arms
         from loadtests.arrivals import parse_arrivals
         from loadtests.sources.access import check_host
-        from loadtests.sources.traffic import parse_mix
+        from loadtests.sources.traffic import parse_traffic
 
         chosen = load_profile(
             profile,
             arrivals=None if arrivals is None else parse_arrivals(arrivals),
-            requests=None if traffic is None else parse_mix(traffic),
+            traffic=None if traffic is None else parse_traffic(traffic),
             objective=tuple(map(parse_objective, objective)) if objective else None,
             users=users,
             samples=samples,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import betaincinv
 
-from loadtests.quantiles import CONFIDENCE, QUANTILES, correlations, interval, quantile
+from loadtests.quantiles import CONFIDENCE, QUANTILES, intervals, quantile
 from loadtests.samples import Samples
 
 MAX_EXACT_SIZES = 8
@@ -128,10 +128,9 @@ def latency(latencies_ms: NDArray[np.float64]) -> Latency | None:
         return None
     ordered = np.sort(latencies_ms)
     values = {name: quantile(ordered, share) for name, share in QUANTILES.items()}
-    stated = {name: value for name, value in values.items() if value is not None}
-    counts_as = dict(zip(stated, correlations(latencies_ms, list(stated.values())).tolist(), strict=True))
-    intervals = {name: interval(ordered, QUANTILES[name], correlation=counts_as[name]) for name in stated}
-    return Latency(**values, max=float(ordered[-1]), mean=float(ordered.mean()), intervals=intervals)
+    stated = [name for name, value in values.items() if value is not None]
+    ends = dict(zip(stated, intervals(latencies_ms, [QUANTILES[name] for name in stated]), strict=True))
+    return Latency(**values, max=float(ordered[-1]), mean=float(ordered.mean()), intervals=ends)
 
 
 def share_interval_pct(events: int, requests: int) -> tuple[float, float]:

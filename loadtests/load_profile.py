@@ -207,7 +207,7 @@ def replaced(
     samples, duration_s
         One that is given replaces both.
     others
-        Settings of the profile; ``token_file``, ``ca_file`` and ``requests`` are those of its traffic.
+        Settings of the profile; ``token_file`` and ``ca_file`` are those of its traffic.
 
     Raises
     ------
@@ -218,10 +218,10 @@ def replaced(
     if samples is not None or duration_s is not None:
         document = {key: value for key, value in document.items() if key not in ("samples", "duration_s")}
         document |= {key: value for key, value in (("samples", samples), ("duration_s", duration_s)) if value is not None}
-    given = {key: value for key, value in others.items() if value is not None}
-    traffic = {key: given.pop(key) for key in ("token_file", "ca_file", "requests") if key in given}
-    document["traffic"] = {**document["traffic"], **traffic}
-    document |= given
+    document |= {key: value for key, value in others.items() if value is not None and key not in ("token_file", "ca_file")}
+    if others.get("traffic") is not None:
+        document["traffic"] = others["traffic"].model_dump(mode="json")
+    document["traffic"] |= {key: others[key] for key in ("token_file", "ca_file") if others.get(key) is not None}
     ranking = {key: value for key, value in (("candidates", candidates), ("recorded", recorded)) if value is not None}
     if ranking:
         entries = _valid(document, source).traffic.requests or (RankRequests(endpoint="rank"),)

@@ -118,3 +118,22 @@ def correlations(samples: NDArray[np.float64], values: Sequence[float]) -> NDArr
     for events in sums:
         dispersion.add((events - size * share)[None], variance, events[None])
     return np.asarray(dispersion.factor()[0])
+
+
+def intervals(samples: NDArray[np.float64], shares: Sequence[Fraction]) -> list[tuple[float | None, float | None]]:
+    """Intervals of several quantiles of samples in the order in which the requests were due.
+
+    Requests may be slow together around an end of an interval and not around the quantile itself: after a stall, a p99 within it seems
+    sure, though it rests on one event. So the interval is drawn once more, with what is seen around its first ends. No run shows how often
+    that happens which it saw happen once: such a lower end is still to be read with care.
+    """
+    ordered = np.sort(samples)
+    if not len(ordered):
+        return [(None, None)] * len(shares)
+    at = ordered[[max(int(-(-(len(ordered) * share) // 1)), 1) - 1 for share in shares]]
+    counts_as = correlations(samples, at.tolist())
+    first = [interval(ordered, share, correlation=float(d)) for share, d in zip(shares, counts_as, strict=True)]
+    ends = np.array([[value if end is None else end for end in pair] for pair, value in zip(first, at.tolist(), strict=True)])
+    around = correlations(samples, ends.ravel().tolist()).reshape(-1, 2).max(axis=1)
+    widest = np.maximum(counts_as, around)
+    return [interval(ordered, share, correlation=float(d)) for share, d in zip(shares, widest, strict=True)]

@@ -27,7 +27,7 @@ from loadtests.charts import (
     nines_axis,
     over_time,
 )
-from loadtests.quantiles import CONFIDENCE, correlations, interval
+from loadtests.quantiles import CONFIDENCE, intervals
 from loadtests.report import Report, part_of
 from loadtests.samples import Samples
 from loadtests.server_side import Histogram
@@ -125,10 +125,8 @@ def band(latency_ms: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 
     Stops where too few requests show both ends.
     """
-    ordered = np.sort(latency_ms)
-    shares = 1 - np.geomspace(0.98, 0.5 / len(ordered), BAND_POINTS)
-    counts_as = correlations(latency_ms, ordered[np.minimum((shares * len(ordered)).astype(int), len(ordered) - 1)].tolist())
-    ends = [interval(ordered, Fraction(share), correlation=d) for share, d in zip(shares.tolist(), counts_as.tolist(), strict=True)]
+    shares = 1 - np.geomspace(0.98, 0.5 / len(latency_ms), BAND_POINTS)
+    ends = intervals(latency_ms, [Fraction(share) for share in shares.tolist()])
     shown = [(share, low, high) for share, (low, high) in zip(shares.tolist(), ends, strict=True) if low is not None and high is not None]
     columns = np.array(shown, dtype=np.float64).reshape(-1, 3)
     return columns[:, 0], columns[:, 1], columns[:, 2]

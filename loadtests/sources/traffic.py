@@ -22,6 +22,8 @@ Without ``requests`` the first model that is served is asked: ``rank`` of a rank
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -247,6 +249,27 @@ def read_traffic(document: object, source: str) -> Traffic:
     except ValidationError as error:
         lines = "\n".join(f"  {_place(mistake['loc'])}: {_reason(mistake)}" for mistake in error.errors())
         raise SettingsError(f"the traffic of {source} is not valid:\n{lines}") from error
+
+
+def parse_traffic(text: str) -> Traffic:
+    """Parse a mix such as ``rank:70,classify:30``, the path of a .toml file with a table ``[traffic]``, or that table as JSON.
+
+    Raises
+    ------
+    SettingsError
+        It is none of these, or not valid.
+    """
+    try:
+        if text.lstrip().startswith("{"):
+            return read_traffic(json.loads(text), "the command line")
+        if not text.endswith(".toml"):
+            return Traffic(requests=parse_mix(text))
+        document = tomllib.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"traffic {text} cannot be read: {error}") from error
+    if "traffic" not in document:
+        raise SettingsError(f"{text} has no table [traffic]")
+    return read_traffic(document["traffic"], text)
 
 
 def parse_mix(text: str) -> tuple[RankRequests | ClassifyRequests, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from loadtests.arms import Arm, parse_arms
 from loadtests.arrivals import Arrivals, Closed, parse_arrivals, peak_rps, schedule
 from loadtests.load_profile import MAX_DURATION_S, LoadProfile, load_profile, replaced
+from loadtests.sources.traffic import parse_traffic
 from loadtests.users.dispatch import Share
 
 MIN_USERS, MAX_USERS = 16, 1000
@@ -74,6 +75,7 @@ def plan_of(options: Any) -> Plan:
         samples=options.samples or None,
         seed=None if options.seed is None else options.seed,
         candidates=options.candidates or None,
+        traffic=parse_traffic(options.traffic) if options.traffic else None,
         recorded=Path(options.requests_file) if options.requests_file else None,
     )
     is_plain = not options.load_profile and not options.duration_s
@@ -125,6 +127,13 @@ def add_options(parser: Any) -> None:
         default=[],
         env_var="PILOTAGE_LOADTEST_ARM",
         help="NAME=header:VALUE or NAME=http://host:port, repeated: share the requests out among these at random",
+    )
+    add(
+        "--traffic",
+        default="",
+        env_var="PILOTAGE_LOADTEST_TRAFFIC",
+        help="what is sent: a mix such as rank:70,classify:30, a .toml file with a table [traffic], or that table as JSON "
+        "(default: what the first model of the service is for)",
     )
     add(
         "--requests-file",

@@ -12,7 +12,7 @@ from loadtests.arrivals import Closed, Poisson, parse_arrivals
 from loadtests.generator import Order
 from loadtests.load_profile import load_profile, profile_names, write_profile
 from loadtests.objectives import Objective
-from loadtests.sources.traffic import RankRequests, parse_mix
+from loadtests.sources.traffic import RankRequests, parse_traffic
 from serving.contract.errors import SettingsError
 
 
@@ -43,16 +43,27 @@ def test_options_replace_what_the_file_says() -> None:
 
 
 def test_options_about_bodies_change_ranking_requests_alone() -> None:
-    mixed = load_profile("smoke", requests=parse_mix("rank:70,classify:30"), candidates="5", recorded=Path("r.jsonl"))
+    mixed = load_profile("smoke", traffic=parse_traffic("rank:70,classify:30"), candidates="5", recorded=Path("r.jsonl"))
     rank, classify = mixed.traffic.requests
     assert isinstance(rank, RankRequests)
     assert (rank.candidates, rank.recorded, rank.weight, classify.endpoint) == ("5", Path("r.jsonl"), 70, "classify")
     assert [entry.endpoint for entry in load_profile("smoke", candidates="5").traffic.requests] == ["rank"]
 
 
+def test_traffic_may_be_a_mix_a_file_or_json(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[[traffic.requests]]\nendpoint = 'infer'\n[other]\n")
+    for text, endpoints in (("rank,infer", ["rank", "infer"]), (str(file), ["infer"]), ('{"requests": [{"endpoint": "rank"}]}', ["rank"])):
+        assert [entry.endpoint for entry in parse_traffic(text).requests] == endpoints
+    file.write_text("[other]\n")
+    for wrong, message in ((str(file), "has no table"), ("{", "cannot be read"), ("no.toml", "cannot be read"), ("rnak", "rnak")):
+        with pytest.raises(SettingsError, match=message):
+            parse_traffic(wrong)
+
+
 def test_a_profile_is_the_same_after_a_round_trip(tmp_path: Path) -> None:
     for name in profile_names():
-        profile = load_profile(name, requests=parse_mix("rank:70,classify:30"))
+        profile = load_profile(name, traffic=parse_traffic("rank:70,classify:30"))
         write_profile(profile, tmp_path / "profile.json")
         assert load_profile(str(tmp_path / "profile.json")) == profile
 

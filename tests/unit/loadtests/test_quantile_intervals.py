@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from loadtests.quantiles import correlations, interval, quantile
+from loadtests.quantiles import correlations, interval, intervals, quantile
 
 P50, P99 = Fraction(1, 2), Fraction(99, 100)
 TRUTH = {P50: 0.0, P99: 2.3263479}
@@ -51,3 +51,15 @@ def test_an_end_that_too_few_samples_show_is_none() -> None:
     assert interval(ordered, P99)[0] is not None
     assert interval(ordered[:3], P50) == (None, None)
     assert interval(np.zeros(0), P50) == (None, None)
+
+
+def test_one_stall_does_not_make_a_tail_sure() -> None:
+    samples = np.full(1500, 5.0) + np.random.default_rng(0).random(1500)
+    samples[700:800] = np.linspace(1000, 10, 100)
+    low, high = intervals(samples, [P99])[0]
+    as_if_independent, _ = interval(np.sort(samples), P99)
+    assert low is not None
+    assert as_if_independent is not None
+    assert low < as_if_independent / 2
+    assert high is None
+    assert intervals(np.zeros(0), [P99]) == [(None, None)]
