@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from loadtests.arrivals import Closed, Poisson, parse_arrivals
+from loadtests.early_stopping import EarlyStopping
 from loadtests.generator import Order
-from loadtests.load_profile import load_profile, profile_names, write_profile
+from loadtests.load_profile import LoadProfile, load_profile, profile_names, write_profile
 from loadtests.objectives import Objective
+from loadtests.saturation import Search
 from loadtests.sources.traffic import RankRequests, parse_traffic
 from serving.contract.errors import SettingsError
 
@@ -66,6 +68,14 @@ def test_a_profile_is_the_same_after_a_round_trip(tmp_path: Path) -> None:
         profile = load_profile(name, traffic=parse_traffic("rank:70,classify:30"))
         write_profile(profile, tmp_path / "profile.json")
         assert load_profile(str(tmp_path / "profile.json")) == profile
+
+
+def test_every_setting_and_every_profile_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs/loadtests.md").read_text(encoding="utf-8")
+    for model in (LoadProfile, Objective, Search, EarlyStopping):
+        for name in model.model_fields:
+            assert f"`{name}`" in page or f"\n{name} = " in page, f"{model.__name__}.{name} is not documented"
+    assert all(f"| `{name}` |" in page for name in profile_names())
 
 
 HEAD = 'name = "x"\ndescription = ""\n'
