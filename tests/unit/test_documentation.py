@@ -50,7 +50,7 @@ def test_every_setting_of_a_traffic_table_is_documented_and_the_example_is_valid
         for name in model.model_fields.keys() - {"requests", "values"}:
             assert f"`{name}`" in page or f"`{name} = " in page, f"{model.__name__}.{name} is not documented"
     examples = [tomllib.loads(example) for example in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
-    (traffic,) = [read_traffic(example["traffic"], "guide") for example in examples if "requests" in example.get("traffic", {})]
+    traffic, *_ = [read_traffic(example["traffic"], "guide") for example in examples if "requests" in example.get("traffic", {})]
     assert [entry.endpoint for entry in traffic.requests] == ["rank", "rank-arrow", "classify"]
 
 
