@@ -16,7 +16,7 @@ CLIP_BUNDLE := models/clip-scenes
 IMAGE_CONTEXT := build/image
 CUSTOM_RESOURCES := tests/charts/custom_resources
 
-.PHONY: help data demo serve test check lint types imports format custom-resources promtool bento image-context image-check clean
+.PHONY: help data demo serve canary-demo test check lint types imports format custom-resources promtool bento image-context image-check clean
 
 help:           ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -44,6 +44,9 @@ $(DEMO_BUNDLE)/manifest.json: | $(STAMP)
 
 serve: $(STAMP) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(BUNDLE)/manifest.json)  ## serve the demo's bundle and the small CLIP, or BUNDLE, until interrupted
 	$(BIN)/pilotage serve $(BUNDLE) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(CLIP_BUNDLE)) --port $(PORT)
+
+canary-demo: $(STAMP)  ## roll out a good, a slow and a wrong release behind a real Envoy, on this machine, in two minutes
+	$(BIN)/python -m benchmarks.rollout_demo
 
 test: $(STAMP) custom-resources  ## run all tests, in WORKERS=2 processes
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder

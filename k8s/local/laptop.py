@@ -16,6 +16,8 @@ from k8s.rollout.comparing import read_bodies
 from k8s.rollout.disk import DiskJournal, DiskLease
 from k8s.rollout.plan import Plan
 from k8s.rollout.ports import Notice, Release
+from k8s.rollout.record import Record
+from k8s.rollout.start import begin, engine_name, held
 from k8s.rollout.world import World
 from k8s.routing.envoy_tables import LOOPBACK
 
@@ -97,7 +99,7 @@ class Laptop:
         limits = plan.answers
         bodies = read_bodies(requests_file, limits.requests) if limits is not None and requests_file is not None else []
         load = generator or LocustLoad(self.host, plan, requests_file)
-        traffic = LocalTraffic(self.host, self._load, load, bodies, limits.top_k if limits is not None else 0)
+        traffic = LocalTraffic(self.host, self._load, load, limits, bodies)
         return World(
             router=self.router,
             fleet=self.fleet,
@@ -108,6 +110,19 @@ class Laptop:
             answers=Plan.answers_judge if bodies else None,
             notices=notices,
         )
+
+    def roll_out(self, plan: Plan, release: Release, *, requests_file: Path | None = None, notices: Sequence[Notice] = ()) -> Record:
+        """Roll a release out to its end; where one of the same release is under way, go on with it.
+
+        Raises
+        ------
+        RolloutError
+            It could not be carried on; calling again goes on from there.
+        """
+        engine = engine_name()
+        world = self.world(plan, engine, requests_file=requests_file, notices=notices)
+        with held(world.lease, world.clock):
+            return begin(world, self.folder.name, plan, release, engine).run()
 
     def close(self) -> None:
         """End all of it."""

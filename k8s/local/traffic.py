@@ -17,6 +17,7 @@ import numpy as np
 
 from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes
+from k8s.rollout.answers import AnswerLimits
 from k8s.rollout.comparing import Comparer
 from k8s.rollout.plan import Plan, Step
 from k8s.rollout.ports import Arm, Look
@@ -84,13 +85,17 @@ class LocalTraffic:
     ----------
     processes
         Its folder holds the samples too; ends with us.
+    limits
+        What is asked of answers; None: they are not compared.
     bodies
-        Recorded requests on which answers are compared; none: they are not.
+        Recorded requests on which they are compared.
     """
 
-    def __init__(self, host: str, processes: Processes, generator: Generator, bodies: Sequence[bytes] = (), top_k: int = 10) -> None:
+    def __init__(
+        self, host: str, processes: Processes, generator: Generator, limits: AnswerLimits | None = None, bodies: Sequence[bytes] = ()
+    ) -> None:
         self._host, self._processes, self._generator = host, processes, generator
-        self._bodies, self._top_k = bodies, top_k
+        self._limits, self._bodies = limits, bodies
         self._arms: Sequence[Arm] = ()
         self._reader: StreamReader | None = None
         self._comparer: Comparer | None = None
@@ -104,8 +109,8 @@ class LocalTraffic:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PILOTAGE_", "LOCUST_"))}
         self._processes.start(NAME, self._generator(step, arms, folder), clean)
         self._arms, self._reader = arms, StreamReader(folder)
-        if self._bodies:
-            self._comparer = Comparer(self._host, self._bodies, arms[1], self._top_k)
+        if self._limits is not None and self._bodies:
+            self._comparer = Comparer(self._host, self._bodies, arms[1], self._limits.top_k, self._limits.rate_per_s)
 
     def look(self) -> Look | None:
         """Return what came since the last look.

@@ -43,6 +43,8 @@ class AnswerLimits(BaseModel):
     ----------
     requests
         Requests to compare in a step: as many as recorded ones there are, at most this many.
+    rate_per_s
+        Requests to each of both in a second, beside those that the arms are loaded with.
     top_k
         Places of the ranking that are compared.
     tolerated_distance, max_distance
@@ -56,6 +58,7 @@ class AnswerLimits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     requests: int = Field(default=2000, ge=200, le=100_000)
+    rate_per_s: float = Field(default=40.0, gt=0, le=1000)
     top_k: int = Field(default=10, ge=1, le=1000)
     tolerated_distance: float = Field(default=0.1, ge=0, lt=1)
     max_distance: float = Field(default=0.25, gt=0, le=1)

@@ -26,9 +26,6 @@ RANK_PATH = "/v1/rank"
 TIMEOUT_S = 10.0
 """As the load generator: who waits longer has left."""
 
-RATE_PER_S = 40.0
-"""Pairs of requests: some hundred decide, and they must not be the load that both arms are measured under."""
-
 BACKOFF_S = 0.5
 """After a request that was not answered, by an arm that is restarted perhaps."""
 
@@ -83,9 +80,11 @@ class Comparer:
         What the canary is compared with.
     top_k
         Places of the ranking that are compared.
+    rate_per_s
+        Requests to each of both.
     """
 
-    def __init__(self, host: str, bodies: Sequence[bytes], beside: Arm, top_k: int, rate_per_s: float = RATE_PER_S) -> None:
+    def __init__(self, host: str, bodies: Sequence[bytes], beside: Arm, top_k: int, rate_per_s: float) -> None:
         self._url = urllib.parse.urlsplit(host)
         self._bodies, self._beside, self._top_k, self._pause_s = bodies, beside, top_k, 1 / rate_per_s
         self._found: list[tuple[list[float], list[float], float]] = []
