@@ -15,7 +15,7 @@ from loadtests.sources.rows import Rows, make_rows
 from serving.contract.fields import FeatureSpec
 
 POOL_SIZE = 256
-"""Bodies in a pool: some 5 MB at 164 candidates of 8 fields, made in well under a second, and more
+"""Bodies in a pool: 4 MB at 164 candidates of 8 fields, made in well under a second, and more
 distinct requests than the processor's caches hold."""
 
 TOP_K = 10

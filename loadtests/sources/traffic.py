@@ -139,7 +139,7 @@ class ClassifyRequests(_Requests):
     format
         ``jpeg`` (quality 85) or ``png``.
     pictures
-        Distinct pictures; bodies are made of them.
+        Distinct pictures; bodies are made of them. 10 keep the default weights of `pixels` exactly, and are drawn in some seconds.
     labels
         How many labels a made-up list has, or the labels themselves.
     label_lists
@@ -164,7 +164,7 @@ class ClassifyRequests(_Requests):
     images: str = "1"
     pixels: str = DEFAULT_PIXELS
     format: Literal["jpeg", "png"] = "jpeg"
-    pictures: Annotated[int, Field(ge=1, le=10_000)] = 16
+    pictures: Annotated[int, Field(ge=1, le=10_000)] = 10
     labels: Annotated[int, Field(ge=1, le=COUNT)] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     label_lists: Annotated[int, Field(ge=1, le=10_000)] = 1
     label_set: Name | None = None
