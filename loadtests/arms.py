@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.samples import THE_ARM
-from loadtests.sources.service import check_host
+from loadtests.sources.access import check_host
 from serving.contract.errors import SettingsError
 
 ARM_HEADER = "x-pilotage-arm"

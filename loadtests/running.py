@@ -13,13 +13,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from loadtests.arms import parse_arms
 from loadtests.generator import Order, run_generator
 from loadtests.judge import Policy
 from loadtests.page import PAGE_NAME
 from loadtests.report import REPORT_NAME, Report, Status, read_report
 from loadtests.samples import SAMPLES_NAME
-from loadtests.sources.access import Caller
-from loadtests.sources.service import fetch_service
+from loadtests.sources.build import check_traffic
 from loadtests.summary import print_summary
 from loadtests.watch import Watch
 
@@ -61,8 +61,9 @@ def carry_out(order: Order, bars: Progress, name: str, fail_fast: Policy | None 
     PilotageError
         The service cannot be reached, or the test could not be carried out.
     """
-    # Asked here, too, so that what is wrong with the address or the token is said at once, without a word about Locust.
-    fetch_service(Caller(order.host, order.profile.traffic.access))
+    # Asked here, too, so that what does not fit the service is said at once, without a word about Locust.
+    hosts = [arm.host for arm in parse_arms(order.arms) if arm.host is not None]
+    check_traffic(order.host, order.profile.traffic, also=hosts)
     for stale in (REPORT_NAME, PAGE_NAME, SAMPLES_NAME):
         # A report of an earlier run must not be taken for this one's, should the generator die.
         (order.out / stale).unlink(missing_ok=True)

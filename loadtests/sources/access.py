@@ -160,7 +160,9 @@ class Caller:
         if status == 401:
             file = self._access.token_file
             problem = (
-                "it wants a bearer token; name the file that has one (token_file)" if file is None else f"the token of {file} is not known"
+                "it wants a bearer token; name a file that has one (--token-file, or token_file in [traffic])"
+                if file is None
+                else f"the token of {file} is not known"
             )
             return SettingsError(f"{asked} was answered with HTTP 401: {problem}")
         kind = NoSuchThing if status == 404 else ServiceError
@@ -168,7 +170,7 @@ class Caller:
 
     def _silence(self, asked: str, reason: object) -> ServiceError | SettingsError:
         if isinstance(reason, ssl.SSLCertVerificationError):
-            trusted = "the system's authorities; name the file of your own (ca_file)"
+            trusted = "the system's authorities; name the file of your own (--ca-file, or ca_file in [traffic])"
             if self._access.ca_file is not None:
                 trusted = f"those of {self._access.ca_file}"
             return SettingsError(f"{asked}: the certificate does not hold ({reason.verify_message}); trusted are {trusted}")

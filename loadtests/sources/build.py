@@ -11,6 +11,7 @@ from loadtests.sources.classification import classification, classification_path
 from loadtests.sources.envelope import Envelope
 from loadtests.sources.pool import MAX_POOL_BYTES, Mix, Pool, Source
 from loadtests.sources.ranking import ranking_calls, ranking_path
+from loadtests.sources.recorded import read_recorded
 from loadtests.sources.service import Classifier, Ranker, Service, fetch_service
 from loadtests.sources.traffic import ClassifyRequests, RankRequests, Traffic
 
@@ -86,31 +87,54 @@ def build_source(host: str, traffic: Traffic, seed: int, *, also: Sequence[str] 
     SettingsError
         The traffic does not fit what is served, or a file of it is of no use.
     """
-    callers = [Caller(address, traffic.access) for address in (host, *also)]
-    services = [fetch_service(caller) for caller in callers]
+    callers, asked = _asked(host, traffic, also)
     headers = traffic.access.headers()
     built: list[tuple[Source, Part]] = []
     left_bytes = MAX_POOL_BYTES
-    for entry in traffic.requests or (_usual(services[0]),):
+    for entry, model in asked:
         deadline_ms = traffic.deadline_ms if entry.deadline_ms is None else entry.deadline_ms
-        model: Ranker | Classifier
         source: Source
         if isinstance(entry, RankRequests):
-            model = services[0].ranker(entry.model)
-            for service in services[1:]:
-                service.ranker(model.name)
+            assert isinstance(model, Ranker)
             envelope = Envelope(entry.name, ranking_path(entry, model), headers, deadline_ms)
             source = pool = Pool(ranking_calls(entry, model, envelope, traffic.values, seed), left_bytes)
             bodies, size_bytes = len(pool.calls), pool.size_bytes
         else:
-            model = services[0].classifier(entry.model)
-            for service in services[1:]:
-                service.classifier(model.name)
+            assert isinstance(model, Classifier)
             envelope = Envelope(entry.name, classification_path(entry, model), headers, deadline_ms)
             source, bodies, size_bytes = classification(entry, model, envelope, traffic, callers, seed, left_bytes)
         left_bytes -= size_bytes
         built.append((source, Part(entry.name, entry.weight, model, bodies, size_bytes)))
     return BuiltSource(built, seed)
+
+
+def check_traffic(host: str, traffic: Traffic, *, also: Sequence[str] = ()) -> None:
+    """Refuse at once what `build_source` would refuse for the services' answers or for a file, without making anything.
+
+    Raises
+    ------
+    ServiceError, SettingsError
+        As `build_source`.
+    """
+    for entry, model in _asked(host, traffic, also)[1]:
+        if isinstance(entry, RankRequests) and isinstance(model, Ranker) and entry.recorded is not None:
+            read_recorded(entry.recorded, max_candidates=model.max_candidates)
+
+
+def _asked(
+    host: str, traffic: Traffic, also: Sequence[str]
+) -> tuple[list[Caller], list[tuple[RankRequests | ClassifyRequests, Ranker | Classifier]]]:
+    """Ask all addresses what they serve: kinds of requests with their models, which the first address has and the others must have, too."""
+    callers = [Caller(address, traffic.access) for address in (host, *also)]
+    services = [fetch_service(caller) for caller in callers]
+    found: list[tuple[RankRequests | ClassifyRequests, Ranker | Classifier]] = []
+    for entry in traffic.requests or (_usual(services[0]),):
+        find = Service.ranker if isinstance(entry, RankRequests) else Service.classifier
+        model = find(services[0], entry.model)
+        for service in services[1:]:
+            find(service, model.name)
+        found.append((entry, model))
+    return callers, found
 
 
 def _usual(service: Service) -> RankRequests | ClassifyRequests:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from loadtests.errors import ServiceError
-from loadtests.sources.access import Access, Caller, check_host
+from loadtests.sources.access import Caller
 from serving.contract.errors import SpecificationError
 from serving.contract.fields import FeatureSpec, parse_spec
-
-__all__ = ["Classifier", "Model", "Ranker", "ServedModel", "Service", "check_host", "fetch_model", "fetch_service"]
 
 MODELS_PATH = "/v1/models"
 
@@ -124,11 +122,3 @@ def _positive(model: Mapping[str, Any], key: str) -> int:
     if number < 1:
         raise ValueError(f"{key} is {number}, at least 1 is needed")
     return number
-
-
-ServedModel = Ranker
-
-
-def fetch_model(host: str) -> Ranker:
-    """Ask which ranking model is served, the first one, where no token is needed."""
-    return fetch_service(Caller(host, Access())).ranker(None)

@@ -12,7 +12,7 @@ from service_processes import BENTOML, service_of
 
 from loadtests.calls import Call
 from loadtests.errors import ServiceError
-from loadtests.sources.build import BuiltSource, build_source
+from loadtests.sources.build import BuiltSource, build_source, check_traffic
 from loadtests.sources.traffic import Traffic, read_traffic
 from serving.contract.bundle import RankingBundle
 from serving.contract.errors import SettingsError
@@ -130,6 +130,20 @@ def test_what_does_not_fit_the_service_is_explained(client: httpx.Client, token_
         _source(client, token_file, {"endpoint": "classify", "labels": ["a", "a"]})
     with pytest.raises(ServiceError, match=r"no TLS connection .* http://"):
         build_source(str(client.base_url).replace("http:", "https:"), Traffic(), 0)
+
+
+def test_what_can_be_told_without_making_anything_is_told_at_once(client: httpx.Client, token_file: Path, tmp_path: Path) -> None:
+    host, empty = str(client.base_url), tmp_path / "empty.jsonl"
+    empty.write_text("")
+    traffic = read_traffic(
+        {"token_file": token_file, "requests": [{"endpoint": "classify"}, {"endpoint": "infer", "recorded": empty}]}, "test"
+    )
+    with pytest.raises(SettingsError, match="holds no request"):
+        check_traffic(host, traffic)
+    traffic = read_traffic({"token_file": token_file, "requests": [{"endpoint": "classify", "model": "tiny"}]}, "test")
+    with pytest.raises(ServiceError, match="no model of the family 'clip' that is called 'tiny'"):
+        check_traffic(host, traffic, also=[host])
+    check_traffic(host, Traffic(token_file=token_file), also=[host])
 
 
 def test_the_service_reads_the_caller_s_deadline(client: httpx.Client, token_file: Path) -> None:

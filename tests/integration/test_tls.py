@@ -80,7 +80,7 @@ def test_an_authority_of_one_s_own_is_trusted_where_it_is_named(host: str, autho
 
 
 def test_without_it_the_certificate_does_not_hold(host: str, folder: Path) -> None:
-    with pytest.raises(SettingsError, match=r"certificate does not hold .*name the file of your own \(ca_file\)"):
+    with pytest.raises(SettingsError, match=r"certificate does not hold .*name the file of your own \(--ca-file"):
         fetch_service(Caller(host, Access()))
     other, _ = _certificate(folder, "other")
     with pytest.raises(SettingsError, match=f"certificate does not hold .*trusted are those of {other}"):
