@@ -46,7 +46,7 @@ def test_the_hpa_scales_by_requests_under_way_and_waiting() -> None:
     changes = {**HPA, "autoscaling.inFlight.enabled": True, "autoscaling.queue.enabled": True, "autoscaling.cpu.enabled": False}
     metrics = scaler(changes, "HorizontalPodAutoscaler")["metrics"]
     assert {each["pods"]["metric"]["name"]: each["pods"]["target"]["averageValue"] for each in metrics} == {
-        "pilotage_requests_in_flight": "2", "pilotage_requests_queued": "0.5"
+        "pilotage_requests_in_flight": "1", "pilotage_requests_queued": "0.5"
     }  # fmt: skip
 
 
