@@ -11,6 +11,7 @@ import asyncio
 import json
 import random
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -55,6 +56,8 @@ class Faults:
         The first requests take this much longer.
     arm_ms
         By value of the header x-pilotage-arm: requests that take this much longer.
+    certificate, key
+        Files (PEM) to speak TLS with.
     """
 
     latency_ms: float = 1.0
@@ -70,6 +73,8 @@ class Faults:
     cold_requests: int = 0
     cold_ms: float = 0.0
     arm_ms: dict[str, float] = field(default_factory=dict)
+    certificate: str = ""
+    key: str = ""
 
 
 class _Service:
@@ -155,8 +160,11 @@ class _Connection(asyncio.Protocol):
 
 
 async def _serve(faults: Faults) -> None:
-    service = _Service(faults)
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(service), HOST, 0, backlog=1024)
+    service, tls = _Service(faults), None
+    if faults.certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(faults.certificate, faults.key)
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(service), HOST, 0, backlog=1024, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -168,7 +176,7 @@ def faulty_service(faults: Faults) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
-            yield f"http://{HOST}:{int(child.stdout.readline())}"
+            yield f"http{'s' if faults.certificate else ''}://{HOST}:{int(child.stdout.readline())}"
         finally:
             child.kill()
 

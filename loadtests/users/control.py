@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import sys
 import time
 from dataclasses import replace
@@ -43,6 +44,8 @@ class Control:
     def __init__(self) -> None:
         self.run: LoadRun | None = None
         """The test under way, where this process sends."""
+        self.tls_context: ssl.SSLContext | None = None
+        """Of the test under way, for addresses with https."""
         self._load: Load | None = None
         self._prepared: Load | None = None
         self._plan: Plan | None = None
@@ -108,14 +111,9 @@ class Control:
         environment.process_exit_code = None
         if self._master is None:
             logger.info("%s", self._load.source.told())
-            self._secure(self._plan)
-            self.run = LoadRun(self._load.source, self._plan.arms, self._plan.profile.seed, open_loop=self._plan.open_loop)
-
-    def _secure(self, plan: Plan) -> None:
-        """Let users trust whom the traffic trusts; Locust's fast client trusts everybody unless it is told."""
-        context = plan.profile.traffic.access.tls_context()
-        for kind in self._environment.user_classes:
-            kind.insecure, kind.ssl_context_factory = False, staticmethod(lambda: context)
+            # Locust's clients trust every certificate unless they are told whom to trust.
+            self.tls_context = self._plan.profile.traffic.access.tls_context()
+            self.run = LoadRun(self._load.host, self._load.source, self._plan.arms, self._plan.profile.seed, open_loop=self._plan.open_loop)
 
     def _begin(self, user_count: int, **_: Any) -> None:
         """Begin the schedule: all users are there."""

@@ -34,6 +34,8 @@ class LoadRun:
 
     Parameters
     ----------
+    host
+        Address of the service, where an arm has none of its own.
     source
         Gives calls and judges answers.
     arms
@@ -44,8 +46,8 @@ class LoadRun:
         Whether latency counts from the intended start.
     """
 
-    def __init__(self, source: CallSource, arms: Sequence[Arm], seed: int, *, open_loop: bool) -> None:
-        self.source, self.open_loop = source, open_loop
+    def __init__(self, host: str, source: CallSource, arms: Sequence[Arm], seed: int, *, open_loop: bool) -> None:
+        self._host, self.source, self.open_loop = host, source, open_loop
         self._arms = tuple(arms)
         self._dealt: list[int] = interleave(len(arms), seed).tolist()
         self.recorder = Recorder([arm.name for arm in arms], open_loop=open_loop)
@@ -95,13 +97,13 @@ class LoadRun:
         return self._dealt[due.index % len(self._dealt)]
 
     def target(self, call: Call, number: int) -> tuple[str, str, dict[str, str]]:
-        """Return name, address and headers of a call to an arm."""
+        """Return name, address of the service and headers of a call to an arm."""
         arm = self._arms[number]
         headers = dict(call.headers)
         if arm.header is not None:
             headers[ARM_HEADER] = arm.header
         name = call.endpoint if len(self._arms) == 1 else f"{call.endpoint} {arm.name}"
-        return name, call.path if arm.host is None else arm.host + call.path, headers
+        return name, arm.host or self._host, headers
 
     def _await_end(self) -> None:
         assert self._sender is not None

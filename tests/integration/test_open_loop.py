@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,31 @@ def test_arms_can_be_addresses_of_their_own(recorded: Path) -> None:
     assert samples.of_arm("a").ok.all()
     assert not samples.of_arm("b").ok.any()
     assert len(samples.of_arm("b")) == 20
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not there to sign a certificate")
+def test_certificates_are_verified_while_the_load_runs(recorded: Path, tmp_path: Path) -> None:
+    faults = Faults(latency_ms=1, certificate=str(tmp_path / "own.pem"), key=str(tmp_path / "own.key"))
+    make = (
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=loopback -addext subjectAltName=IP:127.0.0.1"
+    )
+    files = ["-keyout", faults.key, "-out", faults.certificate]
+    subprocess.run(["openssl", *make.split(), *files], check=True, capture_output=True, timeout=PATIENCE_S)
+    profile = tmp_path / "profile.toml"
+    profile.write_text(
+        'name = "tls"\ndescription = ""\nsamples = 20\narrivals = {kind = "poisson", rate_rps = 100}\n'
+        f"[traffic]\nca_file = '{faults.certificate}'\n"
+    )
+    with faulty_service(faults) as url:
+        samples, _ = _run(url, recorded, "--load-profile", str(profile))
+        assert (len(samples), samples.errors) == (20, {})
+        # A certificate holds for its name alone: an arm by another name of the same service is not trusted.
+        with _locust(
+            url, recorded, "--headless", "--load-profile", str(profile), "--arm", f"a={url.replace('127.0.0.1', 'localhost')}"
+        ) as child:
+            output, _ = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 2
+    assert "certificate does not hold" in output
 
 
 def test_a_generator_without_free_users_declares_its_run_invalid(recorded: Path) -> None:

@@ -94,6 +94,14 @@ def test_arrivals_are_written_short_or_as_json() -> None:
             parse_arrivals(wrong)
 
 
+def test_every_kind_is_documented_with_its_settings() -> None:
+    page = (Path(__file__).parents[3] / "docs/loadtests.md").read_text()
+    for kind in (Closed, Constant, Poisson, Bursts, Ramp, Steps, Replay):
+        fields = [f"`{name}`" for name in kind.model_fields if name != "kind"]
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{kind.model_fields['kind'].default}` | `")]
+        assert all(field in row for field in fields), row
+
+
 def test_the_highest_rate_is_known_where_there_is_one() -> None:
     assert [peak_rps(kind) for kind in KINDS] == [50, 50, 200, 100, 100]
     assert peak_rps(Closed(users=1)) is None
