@@ -2,8 +2,8 @@
 
 From a first rate the search goes up by factors until a run fails, or down until one passes; then it halves the gap on a log scale. A run
 of which nothing is known counts as one that did not pass, and the rates between the highest that passed and the lowest that failed are
-what the answer leaves open. A run whose generator fell behind says nothing about the service: where such runs bound the search, it is
-the generator that saturates.
+what the answer leaves open. A run whose generator fell behind says nothing about the service and is repeated once: where such runs
+bound the search, it is the generator that saturates.
 
 Every run may be wrong by chance, so the risks of the judge are divided among as many runs as there may be.
 
@@ -153,6 +153,8 @@ def search(settings: Search, run: Callable[[float, int], Trial]) -> Saturation:
             break
         trial = run(rate, samples)
         trials.append(trial)
+        if trial.status == "invalid" and [each.rate_rps for each in trials].count(rate) == 1:
+            continue  # something else may have wanted the processor just then: once more, before it bounds the search
         if trial.status == "pass":
             passed = rate
             if rate >= settings.max_rps:
@@ -178,7 +180,7 @@ def search(settings: Search, run: Callable[[float, int], Trial]) -> Saturation:
 def _summed_up(trials: list[Trial], passed: float | None, refused: float | None, ended: str) -> Saturation:
     failed = [trial.rate_rps for trial in trials if trial.status == "fail" and (passed is None or trial.rate_rps > passed)]
     fails_rps = min(failed, default=None)
-    at_the_edge = next((trial.status for trial in trials if trial.rate_rps == refused), None)
+    at_the_edge = next((trial.status for trial in reversed(trials) if trial.rate_rps == refused), None)
     if at_the_edge == "invalid" and ended in ("precision", "max_trials"):
         ended = "generator"
     elif at_the_edge == "inconclusive" and ended == "precision":

@@ -64,6 +64,18 @@ def test_a_generator_that_falls_behind_is_not_taken_for_the_service() -> None:
     assert "the service's own limit is not known" in found.sentence
 
 
+def test_a_generator_that_stumbles_once_gets_a_second_try() -> None:
+    tried: list[float] = []
+
+    def status(rate_rps: float) -> Status:
+        tried.append(rate_rps)
+        return "invalid" if len(tried) == 1 else "pass" if rate_rps < 70 else "fail"
+
+    found = search(Search(), _service(status))
+    assert tried[:2] == [50, 50]
+    assert found.ended == "precision"
+
+
 def test_what_a_run_cannot_tell_is_left_open() -> None:
     service = _service(lambda rate_rps: "pass" if rate_rps < 100 else "inconclusive" if rate_rps < 150 else "fail")
     found = search(Search(start_rps=200), service)
