@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 INK = "#010203"
@@ -127,11 +127,13 @@ def nines_axis(axes: Axes, most: float) -> None:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Write 0.5, 10 and 2000 on a log axis, not powers; label steps within a decade where there is only one."""
+    """Write 0.5, 10 and 2000 on a log axis, not powers; label steps within a decade where there are few decades."""
     low, high = axis.get_view_interval()
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    within = FuncFormatter(lambda value, _: f"{value:.2g}") if high / max(low, 1e-9) < 30 else NullFormatter()
-    axis.set_minor_formatter(within)
+    span = high / max(low, 1e-9)
+    # Within less than half a decade all steps have room; within one and a half, those at 2, 3 and 5.
+    digits = "123456789" if span < 3 else "235" if span < 30 else ""
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.2g}" if f"{value:e}"[0] in digits else ""))
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -68,4 +68,6 @@ def _value(change: Change, value: float | None) -> str:
 def _change(change: Change, value: float | None) -> str:
     if value is None:
         return "?"
-    return f"{100 * (value - 1):+.1f} %" if change.kind == "ratio" else f"{value:+.3g} points"
+    if change.kind == "difference":
+        return f"{value:+.3g} points"
+    return f"{value:.3g} ×" if value >= 2 else f"{100 * (value - 1):+.1f} %"

@@ -129,7 +129,9 @@ def band(latency_ms: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     ends = intervals(latency_ms, [Fraction(share) for share in shares.tolist()])
     shown = [(share, low, high) for share, (low, high) in zip(shares.tolist(), ends, strict=True) if low is not None and high is not None]
     columns = np.array(shown, dtype=np.float64).reshape(-1, 3)
-    return columns[:, 0], columns[:, 1], columns[:, 2]
+    # A higher quantile is no lower: where the correlation seen around one makes its interval wider, its neighbours' are.
+    low, high = np.minimum.accumulate(columns[::-1, 1])[::-1], np.maximum.accumulate(columns[:, 2])
+    return columns[:, 0], low, high
 
 
 def histogram(axes: Axes, report: Report, samples: Samples, endpoint: str) -> None:

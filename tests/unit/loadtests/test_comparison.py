@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_the_command_writes_a_page_and_judges_nothing(tmp_path: Path) -> None:
     assert Comparison.model_validate_json(done.stdout) == Comparison.model_validate_json((tmp_path / "out/comparison.json").read_text())
     page = (tmp_path / "out/comparison.html").read_text()
     assert page.count("<svg") == 3
-    assert "<b>+" in page
+    assert re.search(r"<b>(2\.\d+|3(\.\d+)?) ×</b>", page)
     missing = CliRunner().invoke(app, ["compare", str(tmp_path / "before"), str(tmp_path / "absent")])
     assert missing.exit_code == 2
     assert "absent is no folder" in missing.output
