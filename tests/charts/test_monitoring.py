@@ -25,6 +25,7 @@ WATCHED = changed(
         "monitoring.rules.enabled": True,
         "monitoring.rules.runbookUrl": "https://runbooks.example/pilotage",
         "monitoring.dashboards.enabled": True,
+        "networkPolicy.monitoring": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
     },
 )
 
@@ -196,6 +197,11 @@ def test_a_dashboard_is_whole(path: Any) -> None:
         beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
         below = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
         assert beside or below, f"{one} and {other} overlap"
+
+
+def test_a_monitor_that_the_network_policy_shuts_out_is_refused() -> None:
+    assert "networkPolicy.monitoring" in refusal(changed(WATCHED, {"networkPolicy.monitoring": []}))
+    assert render(changed(WATCHED, {"networkPolicy.monitoring": [], "networkPolicy.enabled": False})).one("PodMonitor")
 
 
 def test_nothing_is_watched_unless_asked_for() -> None:
