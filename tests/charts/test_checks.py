@@ -29,9 +29,10 @@ ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, **TOOLS}
         ({**ARGO, "rollout.enabled": True}, "two engines would fight over the weights"),
         ({**GATEWAY, "rollout.enabled": True, "traffic.mirror.enabled": True}, "the plan of the rollout says what is mirrored"),
         ({"rollout.job.enabled": True}, "rollout.job.enabled needs rollout.enabled"),
-        ({"rollout.enabled": True, "rollout.job.enabled": True}, "rollout.job.enabled needs rollout.job.command"),
+        ({"rollout.enabled": True, "rollout.job.enabled": True, **TOOLS}, "rollout.job.enabled needs traffic.httpRoute.enabled"),
+        ({"rolling.maxSurge": 0}, "rolling.maxSurge and rolling.maxUnavailable are both 0"),
         (
-            {"rollout.enabled": True, "rollout.job.enabled": True, "rollout.job.command": ["x"]},
+            {**GATEWAY, "rollout.enabled": True, "rollout.job.enabled": True},
             "rollout.job.enabled needs tools.image.repository",
         ),
         ({**GATEWAY, "traffic.mirror.enabled": True}, "there is nobody to copy requests to"),

@@ -11,6 +11,7 @@ from loadtests.cli import app
 from loadtests.load_profile import load_profile
 from tests.charts.rendering import EXAMPLES, MINIMAL, Rendering, Values, changed, containers, pod_templates, render, render_example
 from tests.charts.test_checks import ARGO, TOOLS
+from tests.charts.test_traffic import GATEWAY
 
 LATENCY: Values = {**TOOLS, "tests.latency.enabled": True}
 AUTH: Values = {"auth.secretName": "ranker-tokens"}
@@ -55,3 +56,15 @@ def test_profiles_of_the_examples_are_profiles(example: Path, tmp_path: Path) ->
             for name, text in each["data"].items():
                 (tmp_path / name).write_text(text)
                 assert f"{load_profile(str(tmp_path / name)).name}.toml" == name
+
+
+def test_the_job_of_a_rollout_has_options_and_a_plan_that_there_are() -> None:
+    cli = pytest.importorskip("k8s.cli", reason="the command `pilotage rollout` is not there yet")
+    from k8s.rollout.plan import load_plan
+
+    group = get_command(cli.app)
+    start = group.get_command(None, "start")  # type: ignore[attr-defined, arg-type]
+    known = {name for parameter in start.params for name in parameter.opts}
+    (command,) = commands(render(changed(MINIMAL, {**GATEWAY, **TOOLS, "rollout.enabled": True, "rollout.job.enabled": True})))
+    assert {argument for argument in command if argument.startswith("--")} <= known
+    assert load_plan(command[command.index("--plan") + 1]).name == "canary"

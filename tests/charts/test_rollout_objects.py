@@ -12,7 +12,7 @@ from tests.charts.test_checks import ARGO, TOOLS
 from tests.charts.test_traffic import ARMS, GATEWAY, NAME, weights
 
 ROLLOUT: Values = {**GATEWAY, "rollout.enabled": True}
-JOB: Values = {**ROLLOUT, **TOOLS, "rollout.job.enabled": True, "rollout.job.command": ["pilotage", "rollout", "status"]}
+JOB: Values = {**ROLLOUT, **TOOLS, "rollout.job.enabled": True}
 
 
 def templates(changes: Values) -> dict[str, Any]:
@@ -96,15 +96,31 @@ def test_a_job_runs_once_for_what_it_rolls_out() -> None:
         return str(render(changed(MINIMAL, {**JOB, **more})).one("Job")["metadata"]["name"])
 
     assert name({}) == name({"replicas": 5})
-    assert len({name({}), name({"canary.image": {"digest": f"sha256:{'9' * 64}"}}), name({"rollout.plan": "x = 1"})}) == 3
+    assert name({}) != name({"security.user": 20000})  # the pods of a Job cannot be changed
+    assert len({name({}), name({"canary.image": {"digest": f"sha256:{'9' * 64}"}}), name({"rollout.plan": "x = 1\n"})}) == 3
 
 
 def test_a_job_that_has_judged_is_not_asked_again_and_one_that_was_killed_goes_on() -> None:
     spec = render(changed(MINIMAL, JOB)).one("Job")["spec"]
-    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2, 4]
+    assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [1, 2, 4]
+    assert spec["podFailurePolicy"]["rules"][0] == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     assert spec["backoffLimit"] > 0
     pod = spec["template"]["spec"]
     assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == (f"{NAME}-rollout", True)
+
+
+def test_the_job_rolls_out_by_a_plan_that_comes_along_or_one_of_ones_own() -> None:
+    def command(more: Values) -> list[str]:
+        return list(render(changed(MINIMAL, {**JOB, **more})).one("Job")["spec"]["template"]["spec"]["containers"][0]["command"])
+
+    start = ["pilotage", "rollout", "start", "--name", NAME, "--namespace", "models"]
+    assert command({})[:7] == start
+    assert command({})[command({}).index("--plan") + 1] == "canary"
+    own = command({"rollout.plan": 'name = "own"\n', "rollout.job.options": ["--gateway=http://gateway"]})
+    assert own[own.index("--plan") + 1] == "/rollout/plan.toml"
+    assert own[-1] == "--gateway=http://gateway"
+    rendering = render(changed(MINIMAL, {**JOB, "rollout.plan": 'name = "own"\n'}))
+    assert rendering.named("ConfigMap", f"{NAME}-rollout")["data"]["plan.toml"] == 'name = "own"\n'
 
 
 def test_argo_takes_the_pods_of_stable_over_and_both_services_select_them() -> None:

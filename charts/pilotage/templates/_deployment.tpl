@@ -22,7 +22,7 @@ spec:
   strategy:
     type: RollingUpdate
     rollingUpdate:
-      maxUnavailable: 0
+      maxUnavailable: {{ include "pilotage.text" $root.Values.rolling.maxUnavailable }}
       maxSurge: {{ include "pilotage.text" $root.Values.rolling.maxSurge }}
   selector:
     matchLabels:
