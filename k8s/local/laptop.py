@@ -111,8 +111,16 @@ class Laptop:
             notices=notices,
         )
 
-    def roll_out(self, plan: Plan, release: Release, *, requests_file: Path | None = None, notices: Sequence[Notice] = ()) -> Record:
-        """Roll a release out to its end; where one of the same release is under way, go on with it.
+    def roll_out(
+        self,
+        plan: Plan,
+        release: Release,
+        *,
+        requests_file: Path | None = None,
+        generator: Generator | None = None,
+        notices: Sequence[Notice] = (),
+    ) -> Record:
+        """Roll a release out to its end; where one of the same release is under way, go on with it. Arguments as of `world`.
 
         Raises
         ------
@@ -120,7 +128,7 @@ class Laptop:
             It could not be carried on; calling again goes on from there.
         """
         engine = engine_name()
-        world = self.world(plan, engine, requests_file=requests_file, notices=notices)
+        world = self.world(plan, engine, requests_file=requests_file, generator=generator, notices=notices)
         with held(world.lease, world.clock):
             return begin(world, self.folder.name, plan, release, engine).run()
 

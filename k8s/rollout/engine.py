@@ -16,7 +16,7 @@ from k8s.rollout.health import HealthWatch
 from k8s.rollout.jury import Jury, samples, together
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.phases import TRANSITIONS, Cause, Phase
-from k8s.rollout.ports import Arm, ArmState, Weights
+from k8s.rollout.ports import Arm, ArmState, Look, Source, Weights
 from k8s.rollout.record import Judged, Record
 from k8s.rollout.world import World
 from loadtests.judge import Verdict
@@ -150,8 +150,7 @@ class Engine:
             return
         self._once("mirror", lambda: self._hands.mirror(plan.warm_up.mirror_pct))
         self._once("begin", lambda: self._hands.begin_traffic(plan.warm_up.as_step()))
-        seen, _ = self._hands.looks()
-        for _, look in seen:
+        for _, look in self._seen():
             for arm, requests in zip(plan.arms, (look.batch.canary, look.batch.baseline), strict=True):
                 self._attempt.warmed[arm] = self._attempt.warmed.get(arm, 0) + int(requests.ok.sum())
         answered = min(self._attempt.warmed.get(arm, 0) for arm in plan.arms)
@@ -161,7 +160,8 @@ class Engine:
             self._move(Cause.WARM, f"{answered} requests of each arm were answered")
         elif self._over(plan.warm_up.timeout_s):
             late = f"{answered} of {plan.warm_up.requests} requests were answered within {plan.warm_up.timeout_s:g} s"
-            self._move(Cause.FAILED, f"not warm: {late}", conclusion="fail")
+            # Where the generator died, nothing is known of the release.
+            self._move(Cause.FAILED, f"not warm: {late}", conclusion="inconclusive" if "blind" in self._attempt.done else "fail")
 
     def _step(self) -> None:
         if not self._canary_lives():
@@ -183,14 +183,19 @@ class Engine:
             self._ledger.save(what="analysis", detail=f"step {step.title}, attempt {attempt}", attempt=attempt, step_since_s=begun_s)
             self._attempt.jury = Jury(plan, attempt, self._world.answers(plan, attempt) if self._world.answers else None)
             self._hands.begin_traffic(step)
-        seen, blind = self._hands.looks()
-        for said in blind:
-            self._once("blind", lambda said=said: self._ledger.save(what="blind", detail=said))  # type: ignore[misc]
+        seen = self._seen()
         for source, look in seen:
             self._attempt.jury.add(source, look)
         if seen or not self._attempt.verdicts:
             self._attempt.verdicts = self._attempt.jury.verdicts()
         self._decide(self._attempt.verdicts)
+
+    def _seen(self) -> list[tuple[Source, Look]]:
+        """What came since the last look; why a source cannot be looked at is told once."""
+        seen, blind = self._hands.looks()
+        for said in blind:
+            self._once("blind", lambda said=said: self._ledger.save(what="blind", detail=said))  # type: ignore[misc]
+        return seen
 
     def _decide(self, verdicts: Mapping[str, Verdict]) -> None:
         record = self.record

@@ -20,31 +20,12 @@ from k8s.local.processes import TOKEN_VARIABLE, Processes, free_port
 from k8s.local.proxy import ensure_envoy
 from k8s.rollout.ports import Arm, ArmState, Release
 from k8s.routing.envoy import EnvoyRouter
+from tests.laptop import SERVICE
 from tests.upstreams import Caller, asking
 
 pytest.importorskip("envoy", reason="Envoy comes with pilotage[local]")
 
 LIMIT_S = 20
-
-# A service in a file of its own, since a process is what is tested: answers with its name, obeys SIGTERM as http.server does, at once.
-SERVICE = """
-import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version, wbufsize, disable_nagle_algorithm = "HTTP/1.1", -1, True
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("content-length", str(len(sys.argv[2])))
-        self.end_headers()
-        self.wfile.write(sys.argv[2].encode())
-    def log_message(self, *args):
-        pass
-
-if sys.argv[2] == "broken":
-    sys.exit("no such model")
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
-"""
 
 
 def launch(release: Release, port: int) -> Launch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,3 +107,10 @@ def test_the_overlap_counts_the_top_alone() -> None:
 def test_limits_that_contradict_each_other_are_refused(low: dict[str, float], high: str) -> None:
     with pytest.raises(ValidationError, match=f"must be below {high}"):
         AnswerLimits.model_validate(low)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "laptop-rollouts.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")]
+    told = {name: value for names, values, *_ in rows for name, value in zip(names.split(", "), values.split(", "), strict=True)}
+    assert told == {f"`{name}`": f"{field.default:g}" for name, field in AnswerLimits.model_fields.items()}

@@ -1,0 +1,104 @@
+"""A whole rollout with a real Envoy and real processes, killed on the way: whoever comes next goes on, and users notice nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from k8s.local.processes import free_port
+from k8s.rollout.ports import Weights
+from k8s.rollout.report import decided_by
+from tests.laptop import PLAN, Made, laptop, release, roll_out
+from tests.upstreams import asking
+
+pytest.importorskip("envoy", reason="Envoy comes with pilotage[local]")
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 60
+
+
+@dataclass
+class Rig:
+    folder: Path
+    port: int
+
+    def running(self) -> list[str]:
+        """Command lines of all that was started for this folder; children have its name in their environment."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("RIG") == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline())[-60:])
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setenv("RIG", str(tmp_path))
+    rig = Rig(tmp_path, free_port())
+    yield rig
+    laptop(tmp_path, rig.port).close()
+    assert rig.running() == []
+
+
+def killed_in(rig: Rig, phase: str, slower: float) -> None:
+    """Begin in a process of its own; kill it in a phase."""
+    command = [sys.executable, "-m", "tests.laptop", str(rig.folder), str(rig.port), "new", str(slower)]
+    with (rig.folder / "child.log").open("wb") as sink:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
+    try:
+        deadline, record = time.monotonic() + LIMIT_S, rig.folder / "journal" / "record.json"
+        while not (record.exists() and f'"phase": "{phase}"' in record.read_text()):
+            assert child.poll() is None, (rig.folder / "child.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, f"never {phase}"
+            time.sleep(0.005)
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait(10)
+
+
+@pytest.mark.parametrize("phase", ["stepping", "promoting"])
+def test_a_good_release_is_promoted_though_its_engine_is_killed(rig: Rig, phase: str) -> None:
+    killed_in(rig, phase, slower=1.0)
+    at = laptop(rig.folder, rig.port)
+    with asking(rig.port) as counts:
+        record = roll_out(at, "new", slower=1.0)
+        time.sleep(0.1)
+    assert (record.outcome, at.fleet.stable_release().name, at.router.read()) == ("promoted", "new", Weights())
+    assert {status for status, _ in counts} == {200}
+    assert counts[200, "new"] > 0
+    assert [at.fleet.state(arm).wanted for arm in ("stable", "baseline", "canary")] == [1, 0, 0]
+
+
+def test_a_slow_release_is_rolled_back_though_its_engine_is_killed(rig: Rig) -> None:
+    killed_in(rig, "warming", slower=2.0)
+    at = laptop(rig.folder, rig.port)
+    with asking(rig.port) as counts:
+        record = roll_out(at, "new", slower=2.0)
+    assert (record.outcome, record.conclusion, decided_by(record)) == ("rolled_back", "fail", "judge")
+    assert (at.fleet.stable_release().name, at.router.read()) == ("old", Weights())
+    assert set(counts) == {(200, "old")}
+
+
+def test_a_generator_that_dies_is_told_and_passes_nothing(rig: Rig) -> None:
+    class Dying(Made):
+        def __call__(self, *_: object) -> list[str]:
+            return [sys.executable, "-c", "import sys; sys.exit('no requests left')"]
+
+    at = laptop(rig.folder, rig.port)
+    at.serve(release("old"))
+    short = PLAN.model_copy(update={"warm_up": PLAN.warm_up.model_copy(update={"timeout_s": 2.0})})
+    record = at.roll_out(short, release("new"), generator=Dying(1.0))
+    assert (record.outcome, record.conclusion, at.router.read()) == ("rolled_back", "inconclusive", Weights())
+    assert any("ended with exit code 1: no requests left" in entry.detail for entry in record.timeline)
