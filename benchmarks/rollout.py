@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from benchmarks.command import Tell, report
@@ -77,14 +78,15 @@ BAD = (
     Case("2-bit tables", False, Version(bits=2)),
     Case("dies under load", False, fault="dies_under_load"),
     Case("forgotten calibration", False, Version(shift=0.7)),
-    Case("network 128 times as wide", False, Version(hidden=8192)),
+    Case("network 256 times as wide", False, Version(hidden=16384)),
 )
 QUICK = (Case("int8 tables", True, Version(bits=8)), Case("errors", False, fault="errors"))
 
 
-def cases(*, quick: bool) -> list[Case]:
-    """Return the releases in the order in which they come: good and bad by turns."""
-    return list(QUICK) if quick else [case for pair in zip(GOOD, BAD, strict=True) for case in pair]
+def cases(*, quick: bool, only: Sequence[str] = ()) -> list[Case]:
+    """Return the releases in the order in which they come, good and bad by turns; those alone whose name has a part that is in `only`."""
+    chosen = QUICK if quick else [case for pair in zip(GOOD, BAD, strict=True) for case in pair]
+    return [case for case in chosen if not only or any(part in case.name for part in only)]
 
 
 def launch(release: Release, port: int) -> Launch:
@@ -127,11 +129,10 @@ class Result:
 
     @property
     def exposed_pct(self) -> float:
-        """Share of the users' requests that the canary answered, before it was promoted."""
-        promoting = [entry.at_s for entry in self.rollout.timeline if entry.phase == "promoting"]
-        until_s = promoting[0] if promoting else float("inf")
-        before = [each for each in self.seen if each.intended_s < until_s]
-        return 100 * sum(each.arm == "canary" for each in before) / max(len(before), 1)
+        """Share of the users' requests that the canary answered; all of them where a bad release was promoted."""
+        if not self.case.good and self.rollout.outcome == "promoted":
+            return 100.0
+        return 100 * sum(each.arm == "canary" for each in self.seen) / max(len(self.seen), 1)
 
     @property
     def to_rolled_back_s(self) -> float | None:
@@ -153,7 +154,7 @@ def carry_out(case: Case, number: int, laptop: Laptop, plan: Plan, folder: Path,
     return Result(case, rollout, live.seen(rollout.started_s, time.time()))
 
 
-def measure(folder: Path, tell: Tell, *, quick: bool) -> Record:
+def measure(folder: Path, tell: Tell, *, quick: bool, only: Sequence[str]) -> Record:
     """Roll all of them out, one after the other."""
     plan, port, began_s = load_plan(str(PLAN)), free_port(), time.time()
     make_requests(folder / "requests.jsonl", REQUESTS)
@@ -162,7 +163,7 @@ def measure(folder: Path, tell: Tell, *, quick: bool) -> Record:
     try:
         first = make_bundle(Version(), "v0", folder / "bundles")
         laptop.serve(Release("00 first", bundle={"path": str(first)}, values={"env": SETTINGS}))
-        chosen = cases(quick=quick)
+        chosen = cases(quick=quick, only=only)
         with live_load(port, LIVE_RATE_PER_S, folder / "requests.jsonl", folder / "live.txt") as live:
             for number, case in enumerate(chosen, 1):
                 tell(f"{number} of {len(chosen)}: {case.name}", (number - 1) / len(chosen))
@@ -217,16 +218,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two releases, one of them bad; under a minute")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--only", action="append", default=[], help="releases alone whose name has this in it; repeated")
     parser.add_argument("--keep", type=Path, help="keep everything in this folder: reports, logs, the users' requests")
     options = parser.parse_args()
     envoy_path()
-    if options.keep:
-        options.keep.mkdir(parents=True, exist_ok=True)
-        return report(
-            lambda tell: measure(options.keep.resolve(), tell, quick=options.quick), "Rollouts on one machine", as_json=options.json
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        return report(lambda tell: measure(Path(folder), tell, quick=options.quick), "Rollouts on one machine", as_json=options.json)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (options.keep or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        measured = partial(measure, folder, quick=options.quick, only=options.only)
+        return report(measured, "Rollouts on one machine", as_json=options.json)
 
 
 if __name__ == "__main__":

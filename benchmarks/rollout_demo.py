@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.rollout import LIVE_RATE_PER_S, PLAN, REQUESTS, SETTINGS, Case, Result, carry_out, launch
 from benchmarks.rollout_live import failures, live_load
 from benchmarks.rollout_models import Version, make_bundle, make_requests
-from k8s.local.laptop import Laptop
+from k8s.local.laptop import Laptop, clear
 from k8s.local.processes import free_port
 from k8s.rollout.plan import load_plan
 from k8s.rollout.ports import Release
@@ -46,6 +46,7 @@ def tell(record: Rollout, entry: Entry) -> None:
 def demo(folder: Path) -> bool:
     """Carry it out; whether all three ended as they should."""
     began_s, port, plan = time.time(), free_port(), load_plan(str(PLAN))
+    clear(folder / "laptop")
     make_requests(folder / "requests.jsonl", REQUESTS)
     console.print(f"[bold]A ranking service behind Envoy on http://127.0.0.1:{port}[/]")
     laptop = Laptop(folder / "laptop", port, launcher=launch, end_with_us=True)
@@ -62,15 +63,15 @@ def demo(folder: Path) -> bool:
     finally:
         laptop.close()
     table = Table(title="three releases", title_justify="left")
-    for title in ("release", "outcome", "users' requests to the canary", "failed", "report"):
+    for title in ("release", "outcome", "users' requests to the canary", "of users' failed"):
         table.add_column(title, overflow="fold")
     for number, result in enumerate(results, 1):
         outcome = str(result.rollout.outcome).replace("_", " ")
-        page = folder / "reports" / f"{number:02d}" / "report.html"
-        table.add_row(result.case.name, outcome, f"{result.exposed_pct:.2f} %", str(sum(failures(result.seen).values())), str(page))
+        table.add_row(f"{number} {result.case.name}", outcome, f"{result.exposed_pct:.2f} %", str(sum(failures(result.seen).values())))
     console.print()
     console.print(table)
     lost = sum(failures(everything).values())
+    console.print(f"reports  {folder}/reports/01/report.html, 02, 03", markup=False)
     console.print(f"{len(everything):,} requests of users, {lost} failed. Done in {time.time() - began_s:.0f} s; everything is stopped.")
     return all(result.right for result in results)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ READY_LIMIT_S = 120.0
 """For the first version: a large model takes seconds, a laptop that is busy takes minutes."""
 
 POLL_S = 0.1
+
+PROCESSES, LOAD = "processes", "load"
+"""Folders of what runs: the arms and the proxy, which may outlive an engine, and the generator, which does not."""
 
 
 class Laptop:
@@ -51,9 +55,9 @@ class Laptop:
     ) -> None:
         self.folder = folder.resolve()
         self.host = f"http://{LOOPBACK}:{port}"
-        self._processes = Processes(self.folder / "processes", end_with_us=end_with_us)
+        self._processes = Processes(self.folder / PROCESSES, end_with_us=end_with_us)
         # A generator without an engine would load for nobody.
-        self._load = Processes(self.folder / "load", end_with_us=True)
+        self._load = Processes(self.folder / LOAD, end_with_us=True)
         self.router = ensure_envoy(self.folder / "envoy", self._processes, port, health_path)
         self.fleet = LocalFleet(self.folder / "arms", self.router, self._processes, launcher, health_path)
         self.journal = DiskJournal(self.folder / "journal")
@@ -136,3 +140,10 @@ class Laptop:
         """End all of it."""
         self._load.end_all()
         self._processes.end_all()
+
+
+def clear(folder: Path) -> None:
+    """End what still runs for a folder, and remove it: a new beginning."""
+    for name in (LOAD, PROCESSES):
+        Processes(folder.resolve() / name).end_all()
+    shutil.rmtree(folder, ignore_errors=True)

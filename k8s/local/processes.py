@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -30,6 +31,9 @@ END_LIMIT_S = 15.0
 """A service that was told to end may drain for 2 s and finish answers for 10 s (docs/serving.md); then it is killed."""
 
 KILL_LIMIT_S = 5.0
+
+PORTS, PORT_TRIES = (20_000, 30_000), 200
+"""Below those that Linux (32768) and others (49152) make connections from, above those that services are known by."""
 
 PR_SET_PDEATHSIG = 1
 """Of ``prctl``, in <linux/prctl.h>."""
@@ -201,10 +205,23 @@ class Processes:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody listens on, and that the system gives to no connection of its own.
+
+    A service takes seconds until it listens. Of the ports that connections are made from, one was taken in the meantime, once in some fifty
+    starts under load.
+
+    Raises
+    ------
+    Refused
+        None was found.
+    """
+    for _ in range(PORT_TRIES):
+        port = random.randrange(*PORTS)  # noqa: S311 - no secret
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Refused(f"no port from {PORTS[0]} to {PORTS[1]} was free in {PORT_TRIES} tries: end what listens there")
 
 
 def _die_with_parent() -> None:
