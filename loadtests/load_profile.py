@@ -33,14 +33,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from loadtests.arrivals import MAX_STARTS, Arrivals, Closed, Poisson, schedule
 from loadtests.early_stopping import EarlyStopping, requests_needed
+from loadtests.mistakes import mistakes_told
 from loadtests.objectives import Judged, Objective
 from loadtests.report import Asked
 from loadtests.saturation import Search
-from loadtests.sources.traffic import RankRequests, Traffic
+from loadtests.sources.traffic import ENDPOINTS, RankRequests, Traffic
 from serving.contract.errors import SettingsError
 from serving.contract.files import write_bytes
 
 PROFILES = Path(__file__).parent / "profiles"
+
+ARRIVAL_KINDS = ("closed", "constant", "poisson", "bursts", "ramp", "steps", "replay")
 
 MAX_USERS = 1000
 """One generator process is one Python interpreter: beyond some dozens of users it measures itself, beyond this it is a typing error."""
@@ -237,13 +240,7 @@ def _valid(document: object, source: object) -> LoadProfile:
     try:
         return LoadProfile.model_validate(document)
     except ValidationError as error:
-        lines = "\n".join(f"  {'.'.join(map(str, e['loc'])) or 'profile'}: {e['msg']}, got {_shown(e['input'])}" for e in error.errors())
-        raise SettingsError(f"profile {source} is not valid:\n{lines}") from error
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+        raise SettingsError(f"profile {source} is not valid:\n{mistakes_told(error, (*ENDPOINTS, *ARRIVAL_KINDS), 'profile')}") from error
 
 
 def write_profile(profile: LoadProfile, target: Path) -> None:

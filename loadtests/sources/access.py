@@ -141,7 +141,7 @@ class Caller:
         ServiceError
             There is no usable answer.
         SettingsError
-            The token is missing or refused.
+            The token is missing or refused, or a value breaks a rule of the service.
         """
         url = self.host + path
         headers = {**self._headers, **({"Content-Type": media} if media else {})}
@@ -165,6 +165,8 @@ class Caller:
                 else f"the token of {file} is not known"
             )
             return SettingsError(f"{asked} was answered with HTTP 401: {problem}")
+        if status in (413, 422):  # well understood, and against a rule
+            return SettingsError(f"{asked} was answered with HTTP {status}; {told}")
         kind = NoSuchThing if status == 404 else ServiceError
         return kind(f"{asked} was answered with HTTP {status}; {told or NO_PILOTAGE}")
 

@@ -66,7 +66,7 @@ def warm(caller: Caller, path: str, labels: Sequence[str], templates: str | None
 
     Raises
     ------
-    ServiceError
+    SettingsError, ServiceError
         The service refuses it, for the reason that is told.
     """
     picture = io.BytesIO()

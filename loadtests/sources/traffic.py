@@ -26,10 +26,11 @@ import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from loadtests.mistakes import mistakes_told
 from loadtests.sources.access import Access
 from loadtests.sources.classify import Form
 from loadtests.sources.labels import COUNT
@@ -247,8 +248,7 @@ def read_traffic(document: object, source: str) -> Traffic:
     try:
         return Traffic.model_validate(document)
     except ValidationError as error:
-        lines = "\n".join(f"  {_place(mistake['loc'])}: {_reason(mistake)}" for mistake in error.errors())
-        raise SettingsError(f"the traffic of {source} is not valid:\n{lines}") from error
+        raise SettingsError(f"the traffic of {source} is not valid:\n{mistakes_told(error, ENDPOINTS, 'traffic')}") from error
 
 
 def parse_traffic(text: str) -> Traffic:
@@ -288,18 +288,3 @@ def _endpoint(word: str) -> str:
     if word not in ENDPOINTS:
         raise ValueError(f"no endpoint is called {word!r}; there are {', '.join(ENDPOINTS)}")
     return word
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    """Write ``requests[1].pixels``; pydantic puts the endpoint between the two."""
-    words = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in location if step not in ENDPOINTS]
-    return "".join(words).lstrip(".") or "traffic"
-
-
-def _reason(mistake: Any) -> str:
-    message = str(mistake["msg"]).removeprefix("Value error, ")
-    if mistake["type"] == "extra_forbidden":
-        return "no such setting (misspelt?)"
-    if mistake["type"] in ("missing", "value_error", "union_tag_invalid", "union_tag_not_found"):
-        return message
-    return f"{message}, got {mistake['input']!r}"

@@ -126,7 +126,7 @@ def test_what_does_not_fit_the_service_is_explained(client: httpx.Client, token_
         _source(client, token_file, {"endpoint": "rank", "model": "tiny-clip"})
     with pytest.raises(SettingsError, match="10 labels, tiny-clip takes at most 9"):
         _source(client, token_file, {"endpoint": "classify", "labels": 10})
-    with pytest.raises(ServiceError, match="HTTP 422"):
+    with pytest.raises(SettingsError, match=r"HTTP 422.* the same label as"):
         _source(client, token_file, {"endpoint": "classify", "labels": ["a", "a"]})
     with pytest.raises(ServiceError, match=r"no TLS connection .* http://"):
         build_source(str(client.base_url).replace("http:", "https:"), Traffic(), 0)

@@ -31,7 +31,10 @@ def test_endpoints_with_weights_can_be_written_in_one_word() -> None:
     [
         ({"request": []}, "request: no such setting"),
         ({"requests": [{}]}, r"requests\[0\]"),
-        ({"requests": [{"endpoint": "rang"}]}, r"requests\[0\].*'rank', 'rank-arrow', 'infer', 'classify'"),
+        (
+            {"requests": [{"endpoint": "rang"}]},
+            r"requests\[0\]: no 'endpoint' is called 'rang'; there are 'rank', 'rank-arrow', 'infer', 'classify'",
+        ),
         ({"requests": [{"endpoint": "rank", "pixels": "8x8"}]}, r"requests\[0\].pixels: no such setting"),
         ({"requests": [{"endpoint": "rank", "candidates": "0"}]}, r"requests\[0\].candidates: .* at least 1 of candidates"),
         ({"requests": [{"endpoint": "rank", "deadline_ms": 0}]}, r"requests\[0\].deadline_ms: .* got 0"),
