@@ -25,6 +25,7 @@ STAGES = {
     "serve": ("serving.cli", "Serve a bundle over HTTP."),
     "loadtest": ("loadtests.cli", "Load a running service and report latencies."),
     "judge": ("loadtests.judging", "Judge a canary by its samples and a baseline's: pass, fail or inconclusive."),
+    "rollout": ("k8s.cli", "Take a release from 0 to 100 % in judged steps, or back."),
     "demo": ("pilotage.demo", "All of it in one go, on real clicks."),
 }
 

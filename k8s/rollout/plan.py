@@ -97,12 +97,12 @@ class Synthetic(_Table):
     Attributes
     ----------
     profile
-        Name or path of a load profile.
+        Name or path of a load profile: endpoints, sizes, token; arrivals and the end are the step's. On a cluster.
     rate_per_s
-        Requests a second for both arms together; None: the profile's.
+        Requests a second for both arms together; None: 200.
     """
 
-    profile: str = "latency"
+    profile: str = "canary"
     rate_per_s: float | None = Field(default=None, gt=0)
 
 

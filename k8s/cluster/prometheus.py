@@ -1,0 +1,130 @@
+"""The users' own requests, as Prometheus counted them: errors exactly, latencies by the buckets of the service's histogram.
+
+What it cannot tell is not judged by it: two arms whose latencies differ within a bucket look alike, so that only limits which are edges of
+buckets are taken, and requests between two looks have no order.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from k8s.cluster.names import Names
+from k8s.errors import Refused, Unavailable
+from k8s.rollout.plan import Live, Step
+from k8s.rollout.ports import Arm, Clock, Look
+from loadtests.judge import Arm as Requests
+from loadtests.judge import Batch
+
+METRIC = "pilotage_request_seconds_bucket"
+
+TIMEOUT_S = 10.0
+
+FIRST_FAILURE = 500
+"""Status from which a request is the service's failure; 4xx are the callers'."""
+
+Counts = dict[tuple[str, float], float]
+"""(status, upper edge in seconds) → requests, cumulative over edges as Prometheus has them."""
+
+
+class Prometheus:
+    """Looks at live traffic; a `Traffic`.
+
+    Parameters
+    ----------
+    url
+        Address of Prometheus, or of what speaks its API.
+    """
+
+    def __init__(self, url: str, live: Live, names: Names, clock: Clock) -> None:
+        self._url, self._live, self._names, self._clock = url.rstrip("/"), live, names, clock
+        self._arms: Sequence[Arm] = ()
+        self._last: dict[Arm, Counts] | None = None
+        self._looked_s = 0.0
+
+    def begin(self, step: Step, arms: Sequence[Arm]) -> None:
+        """Begin to watch; what was before does not count."""
+        self._arms, self._last, self._looked_s = tuple(arms), None, 0.0
+
+    def look(self) -> Look | None:
+        """Return what was counted since the last look."""
+        now_s = self._clock.now_s()
+        if not self._arms or now_s - self._looked_s < self._live.every_s:
+            return None
+        counts = self._counts()
+        last, since_s = self._last, self._looked_s
+        self._last, self._looked_s = counts, now_s
+        if last is None:
+            return None
+        seen = {arm: _grown(last.get(arm, {}), counts.get(arm, {})) for arm in self._arms}
+        if any(value < 0 for grown in seen.values() for value in grown.values()):
+            return None  # a pod went, and its counts with it: what came in between is not known
+        canary, beside = (_requests(seen[arm], since_s, now_s) for arm in self._arms)
+        return Look(Batch(canary=canary, baseline=beside)) if len(canary) or len(beside) else None
+
+    def end(self) -> None:
+        """Stop to watch."""
+        self._arms = ()
+
+    def _counts(self) -> dict[Arm, Counts]:
+        live = self._live
+        chosen = {"namespace": self._names.namespace} | live.labels
+        labels = ",".join(f"{key}={json.dumps(value)}" for key, value in chosen.items())
+        query = f'sum by ({live.arm_label}, status, le) ({METRIC}{{{labels},{live.arm_label}=~"{"|".join(self._arms)}"}})'
+        found: dict[Arm, Counts] = {}
+        for series in self._ask(query):
+            metric = series["metric"]
+            arm = next((each for each in self._arms if each == metric.get(live.arm_label)), None)
+            if arm is not None:
+                found.setdefault(arm, {})[(metric.get("status", ""), float(metric["le"]))] = float(series["value"][1])
+        self._require_edges({edge for counts in found.values() for _, edge in counts})
+        return found
+
+    def _require_edges(self, edges: set[float]) -> None:
+        limits: Any = self._live.objectives.get("quantile_limit", [])
+        for table in limits if isinstance(limits, list) else [limits]:
+            limit_s = float(table["limit_ms"]) / 1000
+            if edges and not any(abs(edge - limit_s) < 1e-9 for edge in edges):
+                known = ", ".join(f"{1000 * edge:g}" for edge in sorted(edges) if np.isfinite(edge))
+                raise Refused(
+                    f"limit_ms {table['limit_ms']:g} is no edge of the histogram, so that nothing is known of it; edges are {known}"
+                )
+
+    def _ask(self, query: str) -> list[dict[str, Any]]:
+        address = f"{self._url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        if not address.startswith(("http://", "https://")):
+            raise Refused(f"{self._url} is no address of Prometheus: it begins with http:// or https://")
+        try:
+            with urllib.request.urlopen(address, timeout=TIMEOUT_S) as response:  # noqa: S310 - http or https, as just seen
+                document = json.load(response)
+            series: list[dict[str, Any]] = document["data"]["result"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Unavailable(f"Prometheus at {self._url} does not answer: {error}") from error
+        return series
+
+
+def _grown(before: Counts, after: Counts) -> Counts:
+    return {key: value - before.get(key, 0.0) for key, value in after.items()}
+
+
+def _requests(grown: Mapping[tuple[str, float], float], since_s: float, now_s: float) -> Requests:
+    """Make a request of each count, in the middle of its bucket; a share above or below an edge is then exactly what was counted."""
+    latency_ms: list[float] = []
+    ok: list[bool] = []
+    for status in sorted({status for status, _ in grown}):
+        below, lower = 0.0, 0.0
+        for edge in sorted(edge for each, edge in grown if each == status):
+            count = round(grown[status, edge] - below)
+            below = grown[status, edge]
+            middle = lower / 2 + edge / 2 if np.isfinite(edge) else 2 * lower
+            latency_ms += [1000 * middle] * count
+            ok += [not (status.isdigit() and int(status) >= FIRST_FAILURE)] * count
+            lower = edge
+    mixed = np.random.default_rng(len(ok)).permutation(len(ok))  # by status and bucket they came in no order that means anything
+    started_s = np.linspace(since_s, now_s, len(ok), endpoint=False)
+    return Requests(started_s=started_s, latency_ms=np.array(latency_ms)[mixed] if ok else np.zeros(0), ok=np.array(ok, dtype=bool)[mixed])

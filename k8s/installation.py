@@ -1,0 +1,144 @@
+"""A rollout's whole world on a cluster: one installation of the chart, seen from a Job beside it or from a laptop with a kubeconfig."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from k8s.cluster.api import Api, connect
+from k8s.cluster.fleet import DeploymentFleet
+from k8s.cluster.journal import RECORD, ConfigMapJournal
+from k8s.cluster.lease import ClusterLease
+from k8s.cluster.names import Names
+from k8s.cluster.notices import EventNotice
+from k8s.cluster.prometheus import Prometheus
+from k8s.errors import Refused, Unavailable
+from k8s.local.processes import Processes
+from k8s.local.traffic import LocalTraffic, LocustLoad
+from k8s.rollout.clock import SystemClock
+from k8s.rollout.comparing import read_bodies
+from k8s.rollout.patience import Patience
+from k8s.rollout.plan import Plan, Step, Times
+from k8s.rollout.ports import Arm, Notice, Release, Source, Traffic
+from k8s.rollout.record import Record
+from k8s.rollout.world import World
+from k8s.routing.gateway import GatewayRouter
+
+WATCH_S = 60
+"""For one watch; servers end them between 30 and 60 minutes, proxies after one."""
+
+
+class ServiceLoad(LocustLoad):
+    """Locust beside the service: each arm by the address of its own Service, or by header through the gateway.
+
+    Parameters
+    ----------
+    gateway
+        Address of the gateway; None: the arms' Services, which only pods of the cluster reach.
+    """
+
+    def __init__(self, names: Names, plan: Plan, gateway: str | None, requests_file: Path | None) -> None:
+        super().__init__(gateway or address(names, "stable"), plan, requests_file)
+        self._names, self._profile, self._is_direct = names, plan.synthetic.profile if plan.synthetic else "", gateway is None
+
+    def __call__(self, step: Step, arms: Sequence[Arm], folder: Path) -> Sequence[str]:
+        """Return the command."""
+        command = list(super().__call__(step, arms, folder))
+        if self._profile and not any(each.startswith("--load-profile") for each in command):
+            command.append(f"--load-profile={self._profile}")
+        direct = {f"--arm={arm}=header:{arm}": f"--arm={arm}={address(self._names, arm)}" for arm in arms} if self._is_direct else {}
+        return [direct.get(each, each) for each in command]
+
+
+class Installation:
+    """One installation of the chart.
+
+    Parameters
+    ----------
+    take_over
+        Field managers whose fields of stable a promotion may take over, beside Helm.
+    """
+
+    def __init__(self, names: Names, api: Api, take_over: Sequence[str] = ()) -> None:
+        self.names, self._api = names, api
+        self._clock = SystemClock()
+        self.fleet = DeploymentFleet(api, names, tuple(take_over))
+        self.journal = ConfigMapJournal(api, names)
+
+    @staticmethod
+    def of(name: str, namespace: str, context: str | None, take_over: Sequence[str] = ()) -> Installation:
+        """Reach one.
+
+        Raises
+        ------
+        Refused
+            There is no cluster.
+        """
+        return Installation(Names(namespace, name), connect(context), take_over)
+
+    def release(self, name: str | None, image: str | None) -> Release:
+        """Return what is to be rolled out: the canary of the chart's values, maybe of another image, maybe by another name."""
+        found = Patience(self._clock, Times().api_s).call(self.fleet.canary_release)
+        if image is not None and "@sha256:" not in image:
+            raise Refused(f"image {image} has no digest: give name@sha256:…, since a tag may change under a running rollout")
+        return Release(name or found.name, image or found.image, found.bundle)
+
+    def world(
+        self,
+        plan: Plan,
+        engine: str,
+        *,
+        gateway: str | None = None,
+        prometheus: str | None = None,
+        requests_file: Path | None = None,
+        notices: Sequence[Notice] = (),
+    ) -> World:
+        """Return what an engine acts on.
+
+        Raises
+        ------
+        Refused
+            Recorded requests cannot be read, or nobody said where Prometheus is.
+        """
+        traffic: dict[Source, Traffic] = {}
+        bodies = read_bodies(requests_file, plan.answers.requests) if plan.answers is not None and requests_file is not None else []
+        if bodies and gateway is None:
+            raise Refused("answers are compared through the gateway: give its address (--gateway)")
+        if plan.synthetic is not None:
+            # Samples of another engine's load are no use to this one: a folder of its own, which ends with the pod.
+            processes = Processes(Path(tempfile.gettempdir()) / f"pilotage-rollout-{self.names.name}-{os.getpid()}", end_with_us=True)
+            load = ServiceLoad(self.names, plan, gateway, requests_file)
+            traffic["synthetic"] = LocalTraffic(gateway or address(self.names, "stable"), processes, load, bodies=bodies)
+        if plan.live is not None:
+            url = plan.live.prometheus or prometheus
+            if url is None:
+                raise Refused("the plan judges live traffic: give the address of Prometheus (--prometheus)")
+            traffic["live"] = Prometheus(url, plan.live, self.names, self._clock)
+        return World(
+            router=GatewayRouter(self._api, self.names),
+            fleet=self.fleet,
+            traffic=traffic,
+            journal=self.journal,
+            lease=ClusterLease(self._api, self.names, self._clock, engine),
+            clock=self._clock,
+            answers=Plan.answers_judge if bodies else None,
+            notices=[*notices, EventNotice(self._api, self.names)],
+        )
+
+    def changes(self) -> Iterator[Record]:
+        """Yield the record each time it is written; a watch that ends, or an API server that is away, is asked again."""
+        path, _, name = self.names.config_map(self.names.journal).rpartition("/")
+        while True:
+            try:
+                for found in self._api.watch(path, name, WATCH_S):
+                    if RECORD in (found.get("data") or {}):
+                        yield Record.from_json(found["data"][RECORD])
+            except Unavailable:
+                self._clock.sleep(Times().poll_s)
+
+
+def address(names: Names, arm: Arm) -> str:
+    """Address of an arm's Service inside the cluster."""
+    return f"http://{names.arm(arm)}.{names.namespace}.svc"

@@ -1,0 +1,141 @@
+"""`pilotage rollout`, on a journal of this machine and through HTTP on a stand-in for a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from k8s import cli
+from k8s.installation import Installation
+from k8s.rollout.disk import DiskJournal
+from k8s.rollout.plan import Plan
+from k8s.rollout.start import begin
+from tests.clusters import NAMES, Cluster, Load, api_of, cluster
+from tests.rollouts import NEW, PLAN, Town, plan, roll_out
+
+RUN = CliRunner()
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    town = Town(tmp_path, slow=2.0)
+    roll_out(town)
+    return tmp_path
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    with cluster() as installation:
+        monkeypatch.setattr(cli, "_installation", lambda *where: Installation(NAMES, api_of(installation.server)))
+        yield installation
+
+
+def _plan_file(folder: Path, **changes: Any) -> str:
+    """The short plan as a TOML file; JSON tables are TOML's inline ones but for the colons."""
+    document = PLAN | {"step": [{"weight_pct": 10, "samples": 1000}], "times": {"proven_s": 0, "poll_s": 0.05}} | changes
+    lines = [f"{key} = {json.dumps(value).replace(': ', ' = ')}" for key, value in document.items()]
+    (folder / "plan.toml").write_text("\n".join(lines))
+    return str(folder / "plan.toml")
+
+
+def _loads(monkeypatch: pytest.MonkeyPatch, slow: float) -> None:
+    from k8s.rollout.clock import SystemClock
+
+    monkeypatch.setattr("k8s.installation.LocalTraffic", lambda *args, **kwargs: Load(SystemClock(), slow))
+
+
+@pytest.mark.parametrize(("slow", "code", "outcome"), [(1.0, 0, "promoted"), (2.0, 1, "rolled_back")])
+def test_start_waits_for_the_end_and_says_by_its_exit_code_what_came_of_it(
+    slow: float, code: int, outcome: str, here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _loads(monkeypatch, slow)
+    options = ["--plan", _plan_file(tmp_path), "--report", str(tmp_path / "report"), "--json"]
+    result = RUN.invoke(cli.app, ["start", "--name", NAMES.name, *options])
+    assert result.exit_code == code, result.output
+    assert json.loads(result.stdout)["outcome"] == outcome
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert "phase" in result.stderr
+    status = RUN.invoke(cli.app, ["status", "--name", NAMES.name, "--json"])
+    assert json.loads(status.stdout)["outcome"] == outcome
+
+
+def test_an_undecided_rollout_ends_with_its_own_code(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _loads(monkeypatch, 1.0)
+    asked = _plan_file(tmp_path, objectives={"quantile_ratio": {"quantile": 0.9999}}, inconclusive={"extend": 0})
+    assert RUN.invoke(cli.app, ["start", "--name", NAMES.name, "--plan", asked]).exit_code == 4
+
+
+def test_abort_puts_everything_back_itself_where_no_engine_is_left(here: Cluster) -> None:
+    installation = Installation(NAMES, api_of(here.server))
+    asked: Plan = plan(step=[{"weight_pct": 10, "bake_s": 600}], times={"poll_s": 0.05})
+    world = installation.world(asked, "dead")
+    engine = begin(world, NAMES.name, asked, installation.release("new", None), "dead")
+    engine.tick()
+    world.lease.release()  # as if its time had run out
+    assert NAMES.deployment("canary") in here.server.objects
+    result = RUN.invoke(cli.app, ["abort", "--name", NAMES.name, "--reason", "a bad feeling", "--json"])
+    assert result.exit_code == 1, result.output
+    assert json.loads(result.stdout)["why"].endswith("a bad feeling")
+    assert NAMES.deployment("canary") not in here.server.objects
+    assert NAMES.route not in here.server.objects
+
+
+def test_an_image_without_a_digest_is_refused(here: Cluster) -> None:
+    result = RUN.invoke(cli.app, ["start", "--name", NAMES.name, "--image", "registry.example/pilotage:latest"])
+    assert result.exit_code == 3
+    assert "has no digest" in result.stderr
+
+
+def test_watching_ends_with_the_rollout(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _loads(monkeypatch, 2.0)
+    RUN.invoke(cli.app, ["start", "--name", NAMES.name, "--plan", _plan_file(tmp_path)])
+    assert RUN.invoke(cli.app, ["status", "--name", NAMES.name, "--watch"]).exit_code == 0
+    assert next(Installation(NAMES, api_of(here.server)).changes()).outcome == "rolled_back"
+
+
+def test_history_and_explain_tell_what_happened_and_why(finished: Path) -> None:
+    rows = json.loads(RUN.invoke(cli.app, ["history", "--folder", str(finished), "--json"]).stdout)
+    assert [row["outcome"] for row in rows] == ["rolled_back"]
+    assert "new" in RUN.invoke(cli.app, ["history", "--folder", str(finished)]).stdout
+    said = RUN.invoke(cli.app, ["explain", rows[0]["id"], "--folder", str(finished)])
+    assert said.exit_code == 0
+    assert "Decided by judge" in said.stdout
+    assert "rolled back" in RUN.invoke(cli.app, ["status", "--folder", str(finished)]).stdout
+
+
+def test_a_wish_reaches_the_journal_while_a_rollout_is_under_way(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    begin(town.world(), "ranker", plan(), NEW, "engine")
+    for wish in ("pause", "resume", "promote"):
+        assert RUN.invoke(cli.app, [wish, "--folder", str(tmp_path), "--reason", "because"]).exit_code == 0
+        request = DiskJournal(tmp_path / "journal").request()
+        assert request is not None
+        assert (request.wish, request.reason) == (wish, "because")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status"], "say where"),
+        (["status", "--name", "x", "--folder", "y"], "say where"),
+        (["status", "--folder", "nowhere"], "there is no rollout here"),
+        (["start", "--folder", "nowhere"], "name the bundle"),
+        (["start", "--folder", "nowhere", "--bundle", "x", "--plan", "no-such"], "plans that ship"),
+    ],
+)
+def test_wrong_use_ends_with_2_and_says_what_to_do(words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = RUN.invoke(cli.app, words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_what_is_over_cannot_be_steered(finished: Path) -> None:
+    result = RUN.invoke(cli.app, ["pause", "--folder", str(finished)])
+    assert result.exit_code == 2
+    assert "is over: rolled_back" in result.stderr
