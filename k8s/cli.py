@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INFRASTRUCTURE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 
-LAPTOP_PORT = 8080
+LAPTOP_PORT, GATE_PORT = 8080, 8089
 
 Name = Annotated[str | None, typer.Option(help="Cluster: full name of the chart's installation, such as my-ranker-pilotage.")]
 Namespace = Annotated[str, typer.Option(help="Cluster: its namespace.")]
@@ -53,6 +53,8 @@ def start(
     release: Annotated[str | None, typer.Option(help="Name of the release, for people.")] = None,
     image: Annotated[str | None, typer.Option(help="Cluster: image of the release, name@sha256:…; else the chart's canary.image.")] = None,
     take_over: Annotated[list[str] | None, typer.Option(help="Cluster: manager whose part of stable is taken over; repeated.")] = None,
+    values: Annotated[Path | None, typer.Option(help="Cluster: promote by writing this values file (GitOps).")] = None,
+    values_command: Annotated[str, typer.Option(help="Cluster: run after that, such as a script that commits it.")] = "",
     gateway: Annotated[str | None, typer.Option(help="Cluster: address of the gateway; else the arms' Services are loaded.")] = None,
     prometheus: Annotated[str | None, typer.Option(help="Cluster: address of Prometheus, for plans that judge live traffic.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Local: bundle of the release.")] = None,
@@ -83,7 +85,7 @@ def start(
             wanted = Release(release or bundle.resolve().name, bundle={"path": str(bundle.resolve())})
             world = laptop.world(asked, engine, requests_file=requests_file, notices=[tell])
         else:
-            here = _installation(name, namespace, context, take_over)
+            here = _installation(name, namespace, context, take_over, values, values_command)
             wanted = here.release(release, image)
             world = here.world(asked, engine, gateway=gateway, prometheus=prometheus, requests_file=requests_file, notices=[tell])
         with held(world.lease, world.clock):
@@ -240,13 +242,52 @@ def abort(
         if folder is not None:
             world = _laptop(folder, port, None).world(quiet, engine, notices=[tell])
         else:
-            world = _installation(name, namespace, context, None).world(quiet, engine, notices=[tell])
+            world = _installation(name, namespace, context).world(quiet, engine, notices=[tell])
         silent: Any = _Silence()
         with held(world.lease, world.clock):
             record = go_on(replace(world, traffic=dict.fromkeys(current.plan.sources, silent)), engine).run()
     except PilotageError as error:
         _fail(error)
     _finish(record, None, as_json=as_json)
+
+
+@app.command()
+def gate(
+    *,
+    canary: Annotated[str, typer.Option(help="Address of the canary, http://host:port.")],
+    baseline: Annotated[str, typer.Option(help="Address of what it is compared with.")],
+    plan: Annotated[str, typer.Option(help="Plan whose first step is judged.")] = "shadow",
+    listen: Annotated[str, typer.Option(help="Address to answer at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to answer at.")] = GATE_PORT,
+) -> None:
+    """Answer Argo Rollouts (`web` metric at /verdict) and Flagger (webhook at /flagger) with the judge's verdict, until ended."""
+    import tempfile
+
+    from k8s.gate import Gate, serve
+    from k8s.installation import ServiceLoad
+    from k8s.local.processes import Processes
+    from k8s.local.traffic import LocalTraffic
+    from k8s.rollout.plan import load_plan
+    from serving.contract.errors import PilotageError
+
+    try:
+        asked = load_plan(plan)
+        if asked.synthetic is None or asked.live is not None:
+            raise _wrong(f"plan {plan} does not judge synthetic requests alone, which is what a gate does")
+        addresses = dict(zip(asked.arms, (canary, baseline), strict=True))
+        with tempfile.TemporaryDirectory(prefix="pilotage-gate-") as folder:
+            load = LocalTraffic(baseline, Processes(Path(folder), end_with_us=True), ServiceLoad(baseline, asked, addresses, None))
+            judged = Gate(asked, {"synthetic": load})
+            try:
+                with serve(judged, listen, port) as server:
+                    typer.echo(f"answering at http://{listen}:{server.server_port}", err=True)
+                    server.serve_forever()
+            finally:
+                judged.close()
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except PilotageError as error:
+        _fail(error)
 
 
 class _Silence:
@@ -282,10 +323,19 @@ def _require_one(name: str | None, folder: Path | None) -> None:
         _fail(_wrong("say where: --name of an installation on a cluster, or --folder of a rollout on this machine"))
 
 
-def _installation(name: str | None, namespace: str, context: str | None, take_over: list[str] | None) -> Installation:
+def _installation(
+    name: str | None,
+    namespace: str,
+    context: str | None,
+    take_over: list[str] | None = None,
+    values: Path | None = None,
+    values_command: str = "",
+) -> Installation:
+    from k8s.cluster.values import ValuesFile
     from k8s.installation import Installation
 
-    return Installation.of(str(name), namespace, context, take_over or ())
+    written = ValuesFile(values, values_command) if values is not None else None
+    return Installation.of(str(name), namespace, context, take_over or (), written)
 
 
 def _laptop(folder: Path, port: int, stable: Path | None) -> Laptop:
@@ -304,7 +354,7 @@ def _journal(name: str | None, namespace: str, context: str | None, folder: Path
         from k8s.rollout.disk import DiskJournal
 
         return DiskJournal(folder / "journal")
-    return _installation(name, namespace, context, None).journal
+    return _installation(name, namespace, context).journal
 
 
 def _current(journal: Journal) -> Record:
@@ -316,7 +366,7 @@ def _current(journal: Journal) -> Record:
 
 def _changes(name: str | None, namespace: str, context: str | None, folder: Path | None) -> Iterator[Record]:
     if folder is None:
-        yield from _installation(name, namespace, context, None).changes()
+        yield from _installation(name, namespace, context).changes()
         return
     journal = _journal(name, namespace, context, folder)
     while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from k8s.cluster.api import Api, connect
@@ -14,6 +14,7 @@ from k8s.cluster.lease import ClusterLease
 from k8s.cluster.names import Names
 from k8s.cluster.notices import EventNotice
 from k8s.cluster.prometheus import Prometheus
+from k8s.cluster.values import ValuesFile
 from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes
 from k8s.local.traffic import LocalTraffic, LocustLoad
@@ -31,25 +32,23 @@ WATCH_S = 60
 
 
 class ServiceLoad(LocustLoad):
-    """Locust beside the service: each arm by the address of its own Service, or by header through the gateway.
+    """Locust beside the service, with the plan's load profile.
 
     Parameters
     ----------
-    gateway
-        Address of the gateway; None: the arms' Services, which only pods of the cluster reach.
+    addresses
+        Where each arm is reached by itself; empty: by header at `host`.
     """
 
-    def __init__(self, names: Names, plan: Plan, gateway: str | None, requests_file: Path | None) -> None:
-        super().__init__(gateway or address(names, "stable"), plan, requests_file)
-        self._names, self._profile, self._is_direct = names, plan.synthetic.profile if plan.synthetic else "", gateway is None
+    def __init__(self, host: str, plan: Plan, addresses: Mapping[Arm, str], requests_file: Path | None = None) -> None:
+        super().__init__(host, plan, requests_file)
+        self._profile, self._addresses = plan.synthetic.profile if plan.synthetic else "", addresses
 
     def __call__(self, step: Step, arms: Sequence[Arm], folder: Path) -> Sequence[str]:
         """Return the command."""
-        command = list(super().__call__(step, arms, folder))
-        if self._profile and not any(each.startswith("--load-profile") for each in command):
-            command.append(f"--load-profile={self._profile}")
-        direct = {f"--arm={arm}=header:{arm}": f"--arm={arm}={address(self._names, arm)}" for arm in arms} if self._is_direct else {}
-        return [direct.get(each, each) for each in command]
+        direct = {f"--arm={arm}=header:{arm}": f"--arm={arm}={self._addresses[arm]}" for arm in arms if arm in self._addresses}
+        command = [direct.get(each, each) for each in super().__call__(step, arms, folder)]
+        return [*command, f"--load-profile={self._profile}"] if self._profile else command
 
 
 class Installation:
@@ -59,16 +58,18 @@ class Installation:
     ----------
     take_over
         Field managers whose fields of stable a promotion may take over, beside Helm.
+    values
+        Where a promotion is written to, in place of the cluster.
     """
 
-    def __init__(self, names: Names, api: Api, take_over: Sequence[str] = ()) -> None:
+    def __init__(self, names: Names, api: Api, take_over: Sequence[str] = (), values: ValuesFile | None = None) -> None:
         self.names, self._api = names, api
         self._clock = SystemClock()
-        self.fleet = DeploymentFleet(api, names, tuple(take_over))
+        self.fleet = DeploymentFleet(api, names, tuple(take_over), values)
         self.journal = ConfigMapJournal(api, names)
 
     @staticmethod
-    def of(name: str, namespace: str, context: str | None, take_over: Sequence[str] = ()) -> Installation:
+    def of(name: str, namespace: str, context: str | None, take_over: Sequence[str] = (), values: ValuesFile | None = None) -> Installation:
         """Reach one.
 
         Raises
@@ -76,7 +77,7 @@ class Installation:
         Refused
             There is no cluster.
         """
-        return Installation(Names(namespace, name), connect(context), take_over)
+        return Installation(Names(namespace, name), connect(context), take_over, values)
 
     def release(self, name: str | None, image: str | None) -> Release:
         """Return what is to be rolled out: the canary of the chart's values, maybe of another image, maybe by another name."""
@@ -109,8 +110,10 @@ class Installation:
         if plan.synthetic is not None:
             # Samples of another engine's load are no use to this one: a folder of its own, which ends with the pod.
             processes = Processes(Path(tempfile.gettempdir()) / f"pilotage-rollout-{self.names.name}-{os.getpid()}", end_with_us=True)
-            load = ServiceLoad(self.names, plan, gateway, requests_file)
-            traffic["synthetic"] = LocalTraffic(gateway or address(self.names, "stable"), processes, load, bodies=bodies)
+            arms: tuple[Arm, ...] = ("stable", "baseline", "canary")
+            host = gateway or address(self.names, "stable")
+            load = ServiceLoad(host, plan, {} if gateway else {arm: address(self.names, arm) for arm in arms}, requests_file)
+            traffic["synthetic"] = LocalTraffic(host, processes, load, plan.answers, bodies)
         if plan.live is not None:
             url = plan.live.prometheus or prometheus
             if url is None:

@@ -7,7 +7,8 @@ import json
 from k8s.cluster.api import Api, FieldConflict, Object
 from k8s.cluster.names import Names
 from k8s.cluster.pods import largest_bytes, ready_endpoints, restarts, trouble
-from k8s.cluster.releases import ARM_LABEL, beside_release, changes_of, release_of, with_release
+from k8s.cluster.releases import ARM_LABEL, SUM_ANNOTATION, beside_release, changes_of, release_of, sum_of, with_release
+from k8s.cluster.values import ValuesFile
 from k8s.errors import Refused, RolloutError
 from k8s.rollout.ports import Arm, ArmState, Release
 
@@ -25,11 +26,14 @@ class DeploymentFleet:
     ----------
     take_over
         Field managers whose fields of stable may be taken over, beside Helm.
+    values
+        Promotes in place of this: writes the release into values, from which a GitOps controller, or `helm upgrade`, makes stable.
     """
 
-    def __init__(self, api: Api, names: Names, take_over: tuple[str, ...] = ()) -> None:
-        self._api, self._names = api, names
+    def __init__(self, api: Api, names: Names, take_over: tuple[str, ...] = (), values: ValuesFile | None = None) -> None:
+        self._api, self._names, self._values = api, names, values
         self._take_over = {*HELM, *take_over}
+        self._names_of: dict[str, str] = {}
 
     def ensure(self, arm: Arm, release: Release, replicas: int | None) -> None:
         """Make the arm run this release."""
@@ -56,7 +60,7 @@ class DeploymentFleet:
         slices = self._api.list(self._names.endpoint_slices, {"kubernetes.io/service-name": self._names.arm(arm)})
         wanted = int(found["spec"].get("replicas", 1))
         ready = ready_endpoints(slices)
-        release = release_of(found["spec"]["template"], self._names.arm(arm)).name if _is_rolled(found, wanted) else None
+        release = self._running(found) if _is_rolled(found, wanted) else None
         well = release is not None and ready >= wanted
         reason = None if well else trouble(pods) or _said(found) or f"{ready} of {wanted} endpoints are ready"
         return ArmState(release, ready, wanted, restarts(pods), self._memory_bytes(selector), reason)
@@ -98,7 +102,13 @@ class DeploymentFleet:
 
     def _promote(self, release: Release) -> None:
         name = self._names.arm("stable")
-        template = changes_of(self._stable()["spec"]["template"], release, name)
+        found = self._stable()["spec"]["template"]
+        template = changes_of(found, release, name)
+        if self._values is not None:
+            # Whoever makes stable of values knows nothing of names: it is known by what it runs.
+            self._names_of[template["metadata"]["annotations"][SUM_ANNOTATION]] = release.name
+            self._values.write(release_of(found, name), release)
+            return
         metadata = {"name": name, "namespace": self._names.namespace}
         body: Object = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
         path = self._names.deployment("stable")
@@ -112,6 +122,10 @@ class DeploymentFleet:
                     " let the rollout take it over (--take-over)"
                 ) from error
             self._api.apply(path, body, force=True)
+
+    def _running(self, deployment: Object) -> str:
+        found = release_of(deployment["spec"]["template"], deployment["metadata"]["name"])
+        return self._names_of.get(sum_of(str(found.image), found.bundle), found.name)
 
     def _floor(self, path: str, field: str, replicas: int | None) -> None:
         found = self._api.get(path)

@@ -91,9 +91,7 @@ class Prometheus:
             limit_s = float(table["limit_ms"]) / 1000
             if edges and not any(abs(edge - limit_s) < 1e-9 for edge in edges):
                 known = ", ".join(f"{1000 * edge:g}" for edge in sorted(edges) if np.isfinite(edge))
-                raise Refused(
-                    f"limit_ms {table['limit_ms']:g} is no edge of the histogram, so that nothing is known of it; edges are {known}"
-                )
+                raise Refused(f"limit_ms {table['limit_ms']:g} is no edge of the histogram: nothing is known of it; edges are {known}")
 
     def _ask(self, query: str) -> list[dict[str, Any]]:
         address = f"{self._url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"

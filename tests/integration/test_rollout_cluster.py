@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from k8s.cluster.fleet import FLOOR_ANNOTATION, DeploymentFleet
 from k8s.cluster.journal import ConfigMapJournal
 from k8s.cluster.lease import ClusterLease
+from k8s.cluster.values import ValuesFile
 from k8s.errors import Conflict, NotHeld, Refused, Unavailable
 from k8s.rollout.ports import Weights
 from k8s.rollout.record import Request
@@ -296,3 +300,22 @@ def _kill_at(here: Cluster, point: int, slow: float) -> None:
     os.close(begin)
     os.close(end)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def test_a_promotion_by_values_is_written_and_waited_for(here: Cluster, tmp_path: Path) -> None:
+    values, committed = tmp_path / "values.yaml", tmp_path / "committed"
+    fleet = DeploymentFleet(api_of(here.server), NAMES, values=ValuesFile(values, f"cp {values} {committed}"))
+    release = replace(fleet.canary_release(), name="spring")
+    fleet.ensure("stable", release, None)
+    assert yaml.safe_load(committed.read_text())["image"] == {"repository": NEW.partition("@")[0], "digest": NEW.partition("@")[2]}
+    assert here.image("stable") == OLD
+    assert fleet.state("stable").release != "spring"
+    here.stable["spec"]["template"]["spec"]["containers"][0]["image"] = NEW  # as a GitOps controller does
+    here.control()
+    assert fleet.state("stable").release == "spring"
+
+
+def test_values_that_cannot_be_committed_are_tried_again(here: Cluster, tmp_path: Path) -> None:
+    fleet = DeploymentFleet(api_of(here.server), NAMES, values=ValuesFile(tmp_path / "values.yaml", "false"))
+    with pytest.raises(Unavailable, match="false ended with 1"):
+        fleet.ensure("stable", fleet.canary_release(), None)
