@@ -36,6 +36,8 @@ class GatewayRouter:
 
     def mirror(self, pct: int) -> None:
         """Copy a share of the requests that go by weight to the canary."""
+        if not 0 <= pct <= 100:
+            raise Refused(f"{pct} % of the requests cannot be mirrored: give 0 to 100")
         found = self._api.get(self._names.route)
         self._apply(Weights() if found is None else self._weights_of(found), pct)
 

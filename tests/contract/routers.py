@@ -29,4 +29,14 @@ def local_envoy(folder: Path) -> Iterator[Remake]:
         processes.end_all()
 
 
-ROUTERS: dict[str, Callable[[Path], AbstractContextManager[Remake]]] = {"envoy": local_envoy}
+@contextmanager
+def gateway(folder: Path) -> Iterator[Remake]:
+    pytest.importorskip("kmock", reason="the stand-in for an API server is for development alone")
+    from k8s.routing.gateway import GatewayRouter
+    from tests.clusters import NAMES, api_of, cluster
+
+    with cluster() as here:
+        yield lambda: GatewayRouter(api_of(here.server), NAMES)
+
+
+ROUTERS: dict[str, Callable[[Path], AbstractContextManager[Remake]]] = {"envoy": local_envoy, "gateway": gateway}

@@ -73,3 +73,13 @@ def test_a_router_made_anew_goes_on_from_what_is_in_force(router: Router, remake
     assert again.read() == Weights(70, 15, 15)
     again.write(Weights(40, 30, 30))
     assert router.read() == Weights(40, 30, 30)
+
+
+def test_what_is_put_away_leaves_everything_with_stable(router: Router) -> None:
+    router.write(Weights(70, 15, 15))
+    router.write(STABLE)
+    for _ in range(2):
+        router.rest()
+        assert router.read() == STABLE
+    router.write(Weights(90, 5, 5))
+    assert router.read() == Weights(90, 5, 5)
