@@ -59,14 +59,20 @@ def exposure_pct_s(record: Record) -> float:
     return sum(span.weights.canary * (span.to_s - span.from_s) for span in spans(record))
 
 
-def decided_by(record: Record) -> str:
-    """Who or what decided: the judge, the engine (health, time-outs), or a person by name."""
+def decision(record: Record) -> Entry | None:
+    """Return the line of the timeline in which the outcome was decided; None where it is open."""
     phases = [entry for entry in record.timeline if entry.what == "phase"]
     if record.outcome == "promoted":  # what settles it is that stable runs the release; what decided it came before
         deciding = [entry for entry in phases if entry.phase is Phase.PROMOTING]
     else:
         deciding = [entry for entry in phases if record.why and entry.detail.endswith(f": {record.why}")]
-    return deciding[0].by if deciding else "nobody yet"
+    return deciding[0] if deciding else None
+
+
+def decided_by(record: Record) -> str:
+    """Who or what decided: the judge, the engine (health, time-outs), or a person by name."""
+    decided = decision(record)
+    return decided.by if decided else "nobody yet"
 
 
 def explain(record: Record) -> list[str]:
@@ -75,8 +81,10 @@ def explain(record: Record) -> list[str]:
     took_s = (record.ended_s or max(entry.at_s for entry in record.timeline)) - record.started_s if record.timeline else 0.0
     state = record.outcome.replace("_", " ") if record.outcome else f"not over: {record.phase}"
     lines = [f"{release} over {old}, plan {record.plan.name}: {state}, after {took_s:.0f} s."]
-    if record.why:
-        lines.append(f"Decided by {decided_by(record)}, at step {record.step_name}: {record.why}")
+    decided = decision(record)
+    if decided is not None:
+        why = decided.detail.partition(": ")[2]  # after "phase → phase"
+        lines.append(f"Decided by {decided.by}, at step {decided.step}: {why}")
     highest = max((span.weights.canary for span in spans(record)), default=0)
     lines.append(
         "No live request was sent to the canary."
