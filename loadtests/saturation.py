@@ -128,7 +128,7 @@ class Saturation(_Frozen):
 
     keeps_rps: float | None
     fails_rps: float | None
-    ended: Literal["precision", "max_rps", "min_rps", "generator", "max_trials", "max_total_s", "undecided"]
+    ended: Literal["precision", "max_rps", "min_rps", "generator", "max_trials", "max_total_s", "undecided", "interrupted"]
     sentence: str
     trials: tuple[Trial, ...]
 
@@ -174,12 +174,15 @@ def search(settings: Search, run: Callable[[float, int], Trial]) -> Saturation:
             break
         else:
             rate = math.sqrt(passed * refused)
-    return _summed_up(trials, passed, refused, ended)
+    return summed_up(trials, ended)
 
 
-def _summed_up(trials: list[Trial], passed: float | None, refused: float | None, ended: str) -> Saturation:
-    failed = [trial.rate_rps for trial in trials if trial.status == "fail" and (passed is None or trial.rate_rps > passed)]
-    fails_rps = min(failed, default=None)
+def summed_up(trials: list[Trial], ended: str) -> Saturation:
+    """What the runs say together."""
+    passed = max((trial.rate_rps for trial in trials if trial.status == "pass"), default=None)
+    above = [trial for trial in trials if trial.status != "pass" and (passed is None or trial.rate_rps > passed)]
+    refused = min((trial.rate_rps for trial in above), default=None)
+    fails_rps = min((trial.rate_rps for trial in above if trial.status == "fail"), default=None)
     at_the_edge = next((trial.status for trial in reversed(trials) if trial.rate_rps == refused), None)
     if at_the_edge == "invalid" and ended in ("precision", "max_trials"):
         ended = "generator"
@@ -204,6 +207,7 @@ def _sentence(passed: float | None, failed: float | None, refused: float | None,
         "generator": f"; at {refused or 0:.4g}/s the load generator fell behind, so that the service's own limit is not known.",
         "undecided": f"; from {refused or 0:.4g}/s on, runs of this length cannot tell.",
         "max_trials": f"; the runs that were allowed are used up, {_open(failed)}.",
+        "interrupted": f"; the search was interrupted, {_open(failed)}.",
         "max_total_s": f"; the time that was allowed is used up, {_open(failed)}.",
     }
     return head + tail.get(ended, ".")

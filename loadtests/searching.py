@@ -16,7 +16,7 @@ from loadtests.objectives import judge_samples
 from loadtests.report import Report, Status
 from loadtests.running import carry_out, progress_bars
 from loadtests.samples import SAMPLES_NAME, read_samples
-from loadtests.saturation import Saturation, Search, Trial, search
+from loadtests.saturation import Saturation, Search, Trial, search, summed_up
 from loadtests.saturation_page import write_saturation_page
 from serving.contract.files import write_bytes
 
@@ -55,17 +55,18 @@ def search_and_report(order: Order, settings: Search, *, as_json: bool) -> tuple
             bars.console.print(f"  [{COLOURS[trial.status]}]{trial.status:12}[/] {rate_rps:8.4g}/s  {_figures(trial)}", highlight=False)
             return trial
 
+        is_cut_short = False
         try:
             found = search(settings, run)
         except _Interrupted:
-            return "inconclusive", True
+            found, is_cut_short = summed_up(done, "interrupted"), True
     write_bytes(order.out / RESULT_NAME, (found.model_dump_json(indent=2) + "\n").encode())
     write_saturation_page(found, order.profile, order.host, order.out / PAGE_NAME)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     console.print(f"report: {order.out / RESULT_NAME} and .html", markup=False)
     console.print(found.sentence, style="bold", markup=False)
-    return status_of(found), False
+    return status_of(found), is_cut_short
 
 
 def status_of(found: Saturation) -> Status:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.load_profile import load_profile
-from loadtests.saturation import Saturation, Search, Status, Trial, search
+from loadtests.saturation import Saturation, Search, Status, Trial, search, summed_up
 from loadtests.saturation_page import write_saturation_page
 from loadtests.searching import status_of, trial_profile
 
@@ -84,6 +84,14 @@ def test_what_a_run_cannot_tell_is_left_open() -> None:
     assert (found.fails_rps, found.ended) == (200, "undecided")
     nothing = search(Search(max_trials=4), _service(lambda _: "inconclusive"))
     assert (nothing.keeps_rps, nothing.fails_rps, status_of(nothing)) == (None, None, "inconclusive")
+
+
+def test_a_search_that_is_interrupted_says_what_it_knows() -> None:
+    trials = list(search(Search(), _service(_below(237))).trials)[:4]
+    found = summed_up(trials, "interrupted")
+    assert (found.keeps_rps, found.fails_rps) == (200, 400)
+    assert "interrupted, they are missed at 400/s" in found.sentence
+    assert summed_up([], "interrupted").keeps_rps is None
 
 
 def test_slow_rates_have_shorter_runs_and_all_share_the_risk() -> None:
