@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from k8s.cli import app as rollout_app
+from k8s.rollout.plan import load_plan
 from loadtests.cli import app
 from loadtests.load_profile import load_profile
 from tests.charts.rendering import EXAMPLES, MINIMAL, Rendering, Values, changed, containers, pod_templates, render, render_example
@@ -59,10 +61,7 @@ def test_profiles_of_the_examples_are_profiles(example: Path, tmp_path: Path) ->
 
 
 def test_the_job_of_a_rollout_has_options_and_a_plan_that_there_are() -> None:
-    cli = pytest.importorskip("k8s.cli", reason="the command `pilotage rollout` is not there yet")
-    from k8s.rollout.plan import load_plan
-
-    group = get_command(cli.app)
+    group = get_command(rollout_app)
     start = group.get_command(None, "start")  # type: ignore[attr-defined, arg-type]
     known = {name for parameter in start.params for name in parameter.opts}
     (command,) = commands(render(changed(MINIMAL, {**GATEWAY, **TOOLS, "rollout.enabled": True, "rollout.job.enabled": True})))
