@@ -8,8 +8,7 @@ only a failure is held against the canary; as a `confirm-promotion` hook (metada
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from k8s.errors import RolloutError
@@ -24,7 +23,7 @@ OK, REFUSED, NOT_FOUND, TOO_LARGE = 200, 412, 404, 413
 
 
 class Gate:
-    """Judges one canary at a time.
+    """Judges one canary at a time; asked by one thread.
 
     Parameters
     ----------
@@ -34,7 +33,6 @@ class Gate:
 
     def __init__(self, plan: Plan, traffic: dict[Source, Traffic]) -> None:
         self._plan, self._traffic = plan, traffic
-        self._lock = threading.Lock()
         self._jury: Jury | None = None
         self._release = ""
 
@@ -46,21 +44,20 @@ class Gate:
         release
             What tells one canary from the next: Argo's pod hash, Flagger's checksum.
         """
-        with self._lock:
-            if self._jury is None or release != self._release:
-                self._jury, self._release = Jury(self._plan, 1), release
-                for traffic in self._traffic.values():
-                    traffic.begin(self._plan.steps[0], self._plan.arms)
-            blind = []
-            for source in self._plan.sources:
-                try:
-                    look = self._traffic[source].look()
-                except RolloutError as error:
-                    blind.append(str(error))
-                    continue
-                if look is not None:
-                    self._jury.add(source, look)
-            verdicts = self._jury.verdicts()
+        if self._jury is None or release != self._release:
+            self._jury, self._release = Jury(self._plan, 1), release
+            for traffic in self._traffic.values():
+                traffic.begin(self._plan.steps[0], self._plan.arms)
+        blind = []
+        for source in self._plan.sources:
+            try:
+                look = self._traffic[source].look()
+            except RolloutError as error:
+                blind.append(str(error))
+                continue
+            if look is not None:
+                self._jury.add(source, look)
+        verdicts = self._jury.verdicts()
         status = together(verdicts)
         if blind and status == "pass":
             status = "inconclusive"
@@ -73,7 +70,7 @@ class Gate:
             traffic.end()
 
 
-def serve(gate: Gate, host: str, port: int) -> ThreadingHTTPServer:
+def serve(gate: Gate, host: str, port: int) -> HTTPServer:
     """Return a server of this gate; `serve_forever` runs it."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -113,4 +110,5 @@ def serve(gate: Gate, host: str, port: int) -> ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(body)
 
-    return ThreadingHTTPServer((host, port), Handler)
+    # One request after the other, in one thread: the load generator ends with the thread that began it.
+    return HTTPServer((host, port), Handler)
