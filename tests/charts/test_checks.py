@@ -28,6 +28,7 @@ ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, **TOOLS}
         ({"rollout.enabled": True, "canary.enabled": True}, "canary.enabled with rollout.enabled"),
         ({**ARGO, "rollout.enabled": True}, "two engines would fight over the weights"),
         ({**GATEWAY, "rollout.enabled": True, "traffic.mirror.enabled": True}, "the plan of the rollout says what is mirrored"),
+        ({"rollout.enabled": True, "service.port": 8080}, "the rollout loads the arms' Services at port 80"),
         ({"rollout.job.enabled": True}, "rollout.job.enabled needs rollout.enabled"),
         ({"rollout.enabled": True, "rollout.job.enabled": True, **TOOLS}, "rollout.job.enabled needs traffic.httpRoute.enabled"),
         ({"rolling.maxSurge": 0}, "rolling.maxSurge and rolling.maxUnavailable are both 0"),
