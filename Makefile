@@ -45,7 +45,7 @@ $(DEMO_BUNDLE)/manifest.json: | $(STAMP)
 serve: $(STAMP) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(BUNDLE)/manifest.json)  ## serve the demo's bundle and the small CLIP, or BUNDLE, until interrupted
 	$(BIN)/pilotage serve $(BUNDLE) $(if $(filter $(DEMO_BUNDLE),$(BUNDLE)),$(CLIP_BUNDLE)) --port $(PORT)
 
-canary-demo: $(STAMP)  ## roll out a good, a slow and a wrong release behind a real Envoy, on this machine, in two minutes
+canary-demo: $(STAMP)  ## roll out a good, a slow and a wrong release behind a real Envoy, on this machine
 	$(BIN)/python -m benchmarks.rollout_demo
 
 test: $(STAMP) custom-resources  ## run all tests, in WORKERS=2 processes

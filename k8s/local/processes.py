@@ -18,6 +18,7 @@ import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -101,7 +102,7 @@ class Processes:
                     stdout=sink,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent if self._end_with_us else None,  # noqa: PLW1509 - no lock of ours is taken in it
+                    preexec_fn=partial(_die_with, os.getpid()) if self._end_with_us else None,  # noqa: PLW1509 - no lock of ours is taken in it
                 )
         except OSError as error:
             raise Refused(f"{name} cannot be started: {error}; the command is {' '.join(command)}") from error
@@ -224,9 +225,11 @@ def free_port() -> int:
     raise Refused(f"no port from {PORTS[0]} to {PORTS[1]} was free in {PORT_TRIES} tries: end what listens there")
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Ask Linux for SIGTERM at the death of the thread that started this process; runs in the child."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it died before it could be asked for
+        os._exit(1)
 
 
 def _reap(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -102,3 +103,29 @@ def test_a_generator_that_dies_is_told_and_passes_nothing(rig: Rig) -> None:
     record = at.roll_out(short, release("new"), generator=Dying(1.0))
     assert (record.outcome, record.conclusion, at.router.read()) == ("rolled_back", "inconclusive", Weights())
     assert any("ended with exit code 1: no requests left" in entry.detail for entry in record.timeline)
+
+
+def test_a_laptop_that_is_to_end_with_its_program_does_whatever_that_dies_of(rig: Rig) -> None:
+    code = "import sys; from pathlib import Path; from tests.laptop import *; at = laptop(Path(sys.argv[1]), int(sys.argv[2]), end_with_us=True)"
+    code += "; at.serve(release('old')); print('serving', flush=True); import time; time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code, str(rig.folder), str(rig.port)], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"serving\n"
+        assert len(rig.running()) == 2  # the program and its service; Envoy is not given our environment
+        envoy = psutil.Process(json.loads((rig.folder / "processes" / "envoy.json").read_text())["pid"])
+    finally:
+        child.kill()
+        child.communicate(timeout=10)
+    deadline = time.monotonic() + LIMIT_S
+    while (rig.running() or lives(envoy)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert rig.running() == []
+    assert not lives(envoy)
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
