@@ -52,7 +52,9 @@ def search_and_report(order: Order, settings: Search, *, as_json: bool) -> tuple
                 raise _Interrupted
             trial = trial_of(report, part.out, settings, rate_rps, folder)
             done.append(trial)
-            bars.console.print(f"  [{COLOURS[trial.status]}]{trial.status:12}[/] {rate_rps:8.4g}/s  {_figures(trial)}", highlight=False)
+            bars.console.print(
+                f"  [{COLOURS[trial.status]}]{trial.status:12}[/] {rate_rps:8.4g}/s  {_figures(trial)}", highlight=False, soft_wrap=True
+            )
             return trial
 
         is_cut_short = False
