@@ -78,7 +78,7 @@ def followed() -> Installation:
 def test_every_installation_on_the_way_renders_and_the_weights_arrive() -> None:
     renderings = followed().renderings
     weights = [[backend.get("weight") for backend in each.one("HTTPRoute")["spec"]["rules"][-1]["backendRefs"]] for each in renderings]
-    assert len(renderings) == 8
+    assert len(renderings) == 9
     assert [90, 5, 5] in weights
     assert [50, 25, 25] in weights
     arms = [sorted(one["metadata"]["name"].rpartition("-")[2] for one in each.of_kind("Deployment")) for each in renderings]
@@ -111,22 +111,34 @@ def test_objects_that_are_asked_for_are_rendered() -> None:
         assert (KINDS[kind], name) in rendered, word
 
 
+def _options(words: list[str]) -> set[str]:
+    return {word for word in words if word.startswith("--")}
+
+
+def _known(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}
+
+
 def test_targets_and_options_that_are_called_exist() -> None:
-    from loadtests.cli import app
+    from k8s.cli import app as rollout
+    from loadtests.cli import app as loadtest
 
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    command: Any = typer.main.get_command(app)
-    options = {option for parameter in command.params for option in parameter.opts}
+    load: Any = typer.main.get_command(loadtest)
+    steps: Any = typer.main.get_command(rollout)
     called = 0
     for words, _ in commands():
         if words[0] == "make":
             assert words[1] in targets
             called += 1
         if words[:2] == ["pilotage", "loadtest"]:
-            assert {word for word in words if word.startswith("--")} <= options
+            assert _options(words) <= _known(load)
             assert (ROOT / "loadtests/profiles" / f"{words[words.index('--profile') + 1]}.toml").is_file()
             called += 1
-    assert called == 2
+        if words[:2] == ["pilotage", "rollout"]:
+            assert _options(words) <= _known(steps.commands[words[2]])
+            called += 1
+    assert called == 4
 
 
 def test_stages_that_are_built_exist() -> None:
