@@ -252,6 +252,19 @@ def abort(
 
 
 @app.command()
+def stop(*, folder: Annotated[Path, typer.Option(help="Local: folder of rollouts on this machine.")]) -> None:
+    """Local: end the proxy, the services behind it and their load. What is known of rollouts stays in the folder."""
+    from k8s.local.processes import Processes
+    from serving.contract.errors import PilotageError
+
+    try:
+        for part in ("load", "processes"):
+            Processes(folder.resolve() / part, end_with_us=False).end_all()
+    except PilotageError as error:
+        _fail(error)
+
+
+@app.command()
 def gate(
     *,
     canary: Annotated[str, typer.Option(help="Address of the canary, http://host:port.")],

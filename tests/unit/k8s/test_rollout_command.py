@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,12 @@ def test_what_is_over_cannot_be_steered(finished: Path) -> None:
     result = RUN.invoke(cli.app, ["pause", "--folder", str(finished)])
     assert result.exit_code == 2
     assert "is over: rolled_back" in result.stderr
+
+
+def test_stop_ends_what_runs_for_a_folder_and_keeps_its_record(finished: Path) -> None:
+    from k8s.local.processes import Processes
+
+    Processes(finished / "processes", end_with_us=False).start("stable", ["sleep", "60"], dict(os.environ))
+    assert RUN.invoke(cli.app, ["stop", "--folder", str(finished)]).exit_code == 0
+    assert Processes(finished / "processes", end_with_us=False).find("stable") is None
+    assert RUN.invoke(cli.app, ["status", "--folder", str(finished)]).exit_code == 0
