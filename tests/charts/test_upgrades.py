@@ -83,3 +83,17 @@ def test_a_change_of_a_selector_would_be_told() -> None:
     after = fields(render(changed(MINIMAL, {"nameOverride": "another"})))
     with pytest.raises(AssertionError):
         assert_kept(before, {**before, **{name: after.get(name, {"matchLabels": {}}) for name in before}})
+
+
+def test_selectors_are_those_that_installations_have() -> None:
+    """Written down here, since a template and its selector would change together in one commit, and no upgrade could be made."""
+    kept = fields(render(changed(MINIMAL, CHANGES["a canary comes"])))
+    for arm in ("stable", "baseline", "canary"):
+        assert kept[f"Deployment/ranker-pilotage-{arm}"] == {
+            "matchLabels": {
+                "app.kubernetes.io/name": "pilotage",
+                "app.kubernetes.io/instance": "ranker",
+                "app.kubernetes.io/component": "service",
+                "pilotage.dev/arm": arm,
+            }
+        }
