@@ -75,24 +75,30 @@ def decided_by(record: Record) -> str:
     return decided.by if decided else "nobody yet"
 
 
-def explain(record: Record) -> list[str]:
-    """Say in a few sentences what happened and why."""
+def summary(record: Record) -> list[str]:
+    """Say in two or three sentences what happened and why."""
     release, old = record.release.name, record.old_release.name
     took_s = (record.ended_s or max(entry.at_s for entry in record.timeline)) - record.started_s if record.timeline else 0.0
     state = record.outcome.replace("_", " ") if record.outcome else f"not over: {record.phase}"
     lines = [f"{release} over {old}, plan {record.plan.name}: {state}, after {took_s:.0f} s."]
     decided = decision(record)
     if decided is not None:
-        why = decided.detail.partition(": ")[2]  # after "phase → phase"
+        why = decided.detail.partition(": ")[2].removeprefix(f"step {decided.step}: ")  # after "phase → phase"
         lines.append(f"Decided by {decided.by}, at step {decided.step}: {why}")
     highest = max((span.weights.canary for span in spans(record)), default=0)
     lines.append(
         "No live request was sent to the canary."
         if not highest
-        else f"The canary had at most {highest} % of live traffic; {exposure_pct_s(record) / 100:.1f} seconds' worth of it in all."
+        else f"The canary had at most {highest} % of live traffic; in all as much as {exposure_pct_s(record) / 100:.1f} s of all of it."
     )
+    return lines
+
+
+def explain(record: Record) -> list[str]:
+    """Say what happened and why, with the evidence."""
+    lines = summary(record)
     for judged in record.verdicts:
-        lines.append(f"  {judged.step}, {judged.source} requests, attempt {judged.attempt}: {judged.verdict['sentence']}")
+        lines.append(f"  {judged.step}, {judged.source}, attempt {judged.attempt}: {judged.verdict['sentence']}")
         lines += [f"    {_mark(finding['status'])} {finding['objective']}: {finding['sentence']}" for finding in judged.verdict["findings"]]
     asked = [entry for entry in record.timeline if entry.what == "asked"]
     lines += [f"  {entry.by} asked: {entry.detail}" for entry in asked]
@@ -144,7 +150,7 @@ def render_page(record: Record) -> str:
     return environment.get_template(TEMPLATE).render(
         record=record,
         row=history_rows([record])[0],
-        explanation=explain(record),
+        summary=summary(record),
         chart=chart(record),
         deciding=[_line(record, entry) for entry in record.timeline if entry.what in DECIDING],
         timeline=[_line(record, entry) for entry in record.timeline],
