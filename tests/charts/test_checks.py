@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.charts.rendering import MINIMAL, Values, changed, refusal, render
-from tests.charts.test_traffic import ARMS, GATEWAY
+from tests.charts.test_routes import ARMS, GATEWAY
 
 TOOLS: Values = {"tools.image": {"repository": "registry.example/tools", "digest": f"sha256:{'1' * 64}"}}
 ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, **TOOLS}

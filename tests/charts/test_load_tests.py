@@ -13,7 +13,7 @@ from loadtests.cli import app
 from loadtests.load_profile import load_profile
 from tests.charts.rendering import EXAMPLES, MINIMAL, Rendering, Values, changed, containers, pod_templates, render, render_example
 from tests.charts.test_checks import ARGO, TOOLS
-from tests.charts.test_traffic import GATEWAY
+from tests.charts.test_routes import GATEWAY
 
 LATENCY: Values = {**TOOLS, "tests.latency.enabled": True}
 AUTH: Values = {"auth.secretName": "ranker-tokens"}

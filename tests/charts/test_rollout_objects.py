@@ -9,7 +9,7 @@ import pytest
 
 from tests.charts.rendering import MINIMAL, Object, Values, changed, render
 from tests.charts.test_checks import ARGO, TOOLS
-from tests.charts.test_traffic import ARMS, GATEWAY, NAME, weights
+from tests.charts.test_routes import ARMS, GATEWAY, NAME, weights
 
 ROLLOUT: Values = {**GATEWAY, "rollout.enabled": True}
 JOB: Values = {**ROLLOUT, **TOOLS, "rollout.job.enabled": True}
