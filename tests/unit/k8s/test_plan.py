@@ -20,6 +20,11 @@ def test_every_plan_that_ships_is_valid_and_survives_json(name: str) -> None:
         assert plan.weights_of(step).canary == plan.steps[step].weight_pct
 
 
+def test_only_the_shadow_plan_copies_requests_which_not_every_gateway_can() -> None:
+    plans = [load_plan(name) for name in plan_names()]
+    assert {plan.name for plan in plans if plan.warm_up.mirror_pct or any(step.mirror_pct for step in plan.steps)} == {"shadow"}
+
+
 def test_the_baseline_gets_as_much_as_the_canary_while_stable_keeps_no_less_than_either() -> None:
     plan = load_plan("canary")
     weights = [plan.weights_of(step) for step in range(len(plan.steps))]
