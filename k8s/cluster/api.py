@@ -31,6 +31,10 @@ PAGE = 500
 GONE, CONFLICT, NOT_FOUND, TOO_MANY, UNAUTHORIZED = 410, 409, 404, 429, 401
 
 
+NO_OBJECT = "failed to create typed patch object"
+"""What a server says, with 500, of an applied object that does not fit its kind: an unknown field, an entry that stands twice."""
+
+
 class FieldConflict(Conflict):
     """Fields to be applied belong to others.
 
@@ -217,10 +221,17 @@ def _error_of(method: str, path: str, status: int, retry_after: str | None, text
         told = " ".join([said, *(str(cause.get("message", "")) for cause in causes)])
         managers = tuple(sorted(set(re.findall(r'conflicts? with "([^"]+)"', told))))
         return FieldConflict(message, managers) if managers else Conflict(message)
+    if NO_OBJECT in said:
+        return Refused(message)
     # 401: a token that ran out is renewed with the next request.
     if status in (TOO_MANY, UNAUTHORIZED) or status >= 500:
         return Unavailable(message, float(retry_after) if retry_after and retry_after.isdigit() else None)
     return Refused(message)
+
+
+def owners(found: Object) -> list[Object]:
+    """Return what ``ownerReferences`` of another object say, for it to be deleted when `found` is."""
+    return [{"apiVersion": found["apiVersion"], "kind": found["kind"], "name": found["metadata"]["name"], "uid": found["metadata"]["uid"]}]
 
 
 def _lines(response: Any) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from k8s.cluster.api import Api, FieldConflict, Object
+from k8s.cluster.api import Api, FieldConflict, Object, owners
 from k8s.cluster.names import Names
 from k8s.cluster.pods import largest_bytes, ready_endpoints, restarts, trouble
 from k8s.cluster.releases import ARM_LABEL, SUM_ANNOTATION, beside_release, changes_of, release_of, sum_of, with_release
@@ -46,8 +46,7 @@ class DeploymentFleet:
         body["spec"]["template"] = with_release(body["spec"]["template"], release, where)
         body["spec"]["replicas"] = replicas
         # With its owner goes what the rollout made: `helm uninstall` leaves nothing behind.
-        owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": stable["metadata"]["name"], "uid": stable["metadata"]["uid"]}
-        body["metadata"]["ownerReferences"] = [owner]
+        body["metadata"]["ownerReferences"] = owners(stable)
         self._api.apply(self._names.deployment(arm), body, force=True)
 
     def state(self, arm: Arm) -> ArmState:

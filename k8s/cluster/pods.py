@@ -54,15 +54,14 @@ def quantity(text: str) -> float:
 
 
 def ready_endpoints(slices: Iterable[Object]) -> int:
-    """Count addresses that get requests. A condition that is missing counts as ready, as the API says."""
-    addresses = {
-        address
+    """Count pods that get requests, once each in a dual-stack Service too. A condition that is missing counts as ready, as the API says."""
+    pods = {
+        (endpoint.get("targetRef") or {}).get("name") or endpoint["addresses"][0]
         for each in slices
         for endpoint in each.get("endpoints") or []
-        if (endpoint.get("conditions") or {}).get("ready") is not False
-        for address in endpoint.get("addresses") or []
+        if (endpoint.get("conditions") or {}).get("ready") is not False and endpoint.get("addresses")
     }
-    return len(addresses)
+    return len(pods)
 
 
 def _statuses(pod: Object) -> list[Object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from k8s.cluster.api import Api, Object
+from k8s.cluster.api import Api, Object, owners
 from k8s.cluster.names import Names
 from k8s.errors import Refused, Unavailable
 from k8s.rollout.ports import Arm, Weights
@@ -47,6 +47,9 @@ class GatewayRouter:
 
     def _apply(self, weights: Weights, mirror_pct: int) -> None:
         body = self._made()
+        stable = self._api.get(self._names.deployment("stable"))
+        if stable is not None:  # what is left over the next installation would send its requests to arms that are no more
+            body["metadata"]["ownerReferences"] = owners(stable)
         rule = body["spec"]["rules"][-1]
         for ref in rule["backendRefs"]:
             ref["weight"] = getattr(weights, self._arm_of(ref))

@@ -15,6 +15,7 @@ import yaml
 from k8s.cluster.fleet import FLOOR_ANNOTATION, DeploymentFleet
 from k8s.cluster.journal import ConfigMapJournal
 from k8s.cluster.lease import ClusterLease
+from k8s.cluster.pods import ready_endpoints
 from k8s.cluster.values import ValuesFile
 from k8s.errors import Conflict, NotHeld, Refused, Unavailable
 from k8s.rollout.ports import Weights
@@ -53,6 +54,7 @@ def test_a_good_release_is_promoted_and_everything_else_is_put_away(here: Cluste
     def note(method: str, path: str) -> None:
         if path == NAMES.route and method == "PATCH":
             shares.append([ref["weight"] for ref in here.server.objects[path]["spec"]["rules"][-1]["backendRefs"]])
+            assert here.server.objects[path]["metadata"]["ownerReferences"][0]["uid"] == here.stable["metadata"]["uid"]
             assert here.server.objects[NAMES.scalers[1][0]]["spec"]["minReplicas"] == 3
         if path == NAMES.deployment("canary") and method == "PATCH":
             assert here.image("canary") == NEW
@@ -223,6 +225,23 @@ def test_an_api_server_that_is_not_there_is_unavailable_not_wrong(here: Cluster)
     api._configuration.host = "http://127.0.0.1:9"
     with pytest.raises(Unavailable, match="does not answer"):
         api.get(NAMES.route)
+
+
+def test_what_does_not_fit_its_kind_is_refused_and_not_asked_again(here: Cluster) -> None:
+    def fault(method: str, path: str) -> None:
+        if method == "PATCH":
+            raise Refuse(500, "failed to create typed patch object (x): .spec.new: field not declared in schema")
+
+    here.server.fault = fault
+    with pytest.raises(Refused, match="field not declared in schema"):
+        GatewayRouter(api_of(here.server), NAMES).write(Weights(90, 5, 5))
+
+
+def test_a_pod_with_two_addresses_is_one_endpoint() -> None:
+    both = [("fd00::1", "fd00::2"), ("10.0.0.1", "10.0.0.2")]
+    slices = [{"endpoints": [{"addresses": [address], "targetRef": {"name": f"pod-{address[-1]}"}} for address in each]} for each in both]
+    slices.append({"endpoints": [{"addresses": ["10.0.0.3"]}, {"addresses": ["10.0.0.4"], "conditions": {"ready": False}}]})
+    assert ready_endpoints(slices) == 3
 
 
 def test_a_route_that_the_gateway_does_not_accept_is_not_in_force(here: Cluster) -> None:
