@@ -23,6 +23,8 @@ ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, **TOOLS}
             {"bundles": [{"source": "claim", "name": "a", "claimName": "x"}, {"source": "claim", "name": "a", "claimName": "y"}]},
             "bundles[1] is called a, as one before it",
         ),
+        ({"env": [{"name": "HOME", "value": "/root"}]}, "env has HOME, which stands there twice, or is the chart's to set"),
+        ({"canary.env": 2 * [{"name": "A", "value": "1"}]}, "canary.env has A, which stands there twice"),
         ({"traffic.weights.stable": 90}, "traffic.weights add up to 90, they must to 100"),
         ({"traffic.weights": {"stable": 90, "canary": 10}}, "traffic.weights.canary is 10, but canary.enabled is false"),
         ({"rollout.enabled": True, "canary.enabled": True}, "canary.enabled with rollout.enabled"),

@@ -127,6 +127,12 @@ def test_a_canary_has_an_image_bundle_replicas_settings_and_resources_of_its_own
     assert environment(changes)["PILOTAGE_WORKERS"] == "2"
 
 
+def test_a_variable_of_the_canary_takes_the_place_of_stables() -> None:
+    changes = {**ALL_ARMS, "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "1"}], "canary.env": [{"name": "A", "value": "2"}]}
+    assert [each["value"] for each in service(changes, "canary")["env"] if each["name"] in ("A", "B")] == ["1", "2"]
+    assert [each["value"] for each in service(changes)["env"] if each["name"] in ("A", "B")] == ["1", "1"]
+
+
 def test_a_tag_of_the_canary_does_not_run_under_the_digest_of_stable() -> None:
     assert service({**ALL_ARMS, "canary.image": {"tag": "next"}}, "canary")["image"] == "registry.example/pilotage:next"
 

@@ -16,13 +16,20 @@ have their own below their name, and where they say nothing they are as stable.
 {{- if not (kindIs "invalid" $value) -}}{{- $_ := set $settings $key $value -}}{{- end -}}
 {{- end -}}
 {{- end -}}
+{{- $ownEnv := $own.env | default list -}}
+{{- $named := list -}}
+{{- range $ownEnv -}}{{- $named = append $named .name -}}{{- end -}}
+{{- $env := list -}}
+{{- range $values.env -}}
+{{- if not (has .name $named) -}}{{- $env = append $env . -}}{{- end -}}
+{{- end -}}
 {{- $arm := dict
   "image" $image
   "settings" $settings
   "replicas" (hasKey $own "replicas" | ternary $own.replicas $values.replicas)
   "bundles" ($own.bundles | default $values.bundles)
   "resources" ($own.resources | default $values.resources)
-  "env" (concat ($values.env | default list) ($own.env | default list))
+  "env" (concat $env $ownEnv)
 -}}
 {{- toJson $arm -}}
 {{- end -}}
