@@ -1,7 +1,7 @@
 """``pilotage rollout``: start, watch and steer a rollout, on a cluster (``--name``) or on this machine (``--folder``).
 
-Exit codes of what waits for the end: 0 promoted (or shown to be good, where the plan promotes nothing), 1 rolled back, 2 wrong use, 3 could
-not be carried on, and starting again goes on, 4 rolled back because the judge could not tell.
+Exit codes of what waits for the end: 0 promoted (or shown to be good, where the plan promotes nothing; or stable runs the release
+already), 1 rolled back, 2 wrong use, 3 could not be carried on, and starting again goes on, 4 rolled back because the judge could not tell.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def start(
     as_json: Json = False,
 ) -> None:
     """Begin a rollout, or go on with the one that was interrupted, and wait for its end."""
-    from k8s.errors import RolloutError
+    from k8s.errors import RolloutError, Settled
     from k8s.rollout.plan import load_plan
     from k8s.rollout.start import begin, engine_name, held
     from k8s.showing import tell
@@ -94,7 +94,7 @@ def start(
         typer.echo("interrupted: weights stay as they are; start again to go on, or abort", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except PilotageError as error:
-        if isinstance(error, RolloutError):
+        if isinstance(error, RolloutError) and not isinstance(error, Settled):
             typer.echo("what was begun stands in the journal: start again to go on, or abort", err=True)
         _fail(error)
     _finish(record, report, as_json=as_json)

@@ -8,6 +8,7 @@
         ├── Unavailable        the other side does not answer now: trying again may help
         ├── Conflict           somebody else wrote since: read again, decide again
         ├── Refused            the other side will not do it: trying again cannot help
+        │   └── Settled     0  stable runs the release already: nothing is to be done
         └── NotHeld            another engine holds the lease
 """
 
@@ -42,6 +43,12 @@ class Conflict(RolloutError):
 
 class Refused(RolloutError):
     """Not allowed, not valid or not there; the message says what to change."""
+
+
+class Settled(Refused):
+    """Stable runs the release already. No failure: a Job that is asked again, or first of all, has nothing to do."""
+
+    exit_code = 0
 
 
 class NotHeld(RolloutError):

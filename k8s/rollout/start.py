@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from k8s.errors import NotHeld, Refused, RolloutError
+from k8s.errors import NotHeld, Refused, RolloutError, Settled
 from k8s.rollout.engine import Engine
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
@@ -58,7 +58,9 @@ def begin(world: World, service: str, plan: Plan, release: Release, name: str) -
     Raises
     ------
     Refused
-        Another release is under way, or there is nothing to roll out, or nothing to go back to.
+        Another release is under way, or there is nothing to go back to.
+    Settled
+        There is nothing to roll out.
     """
     stored = Patience(world.clock, plan.times.api_s).call(world.journal.load)
     if stored is not None and not stored.record.is_over:
@@ -102,7 +104,7 @@ def _fresh(world: World, service: str, plan: Plan, release: Release, name: str) 
     patience = Patience(world.clock, plan.times.api_s)
     old, stable = patience.call(world.fleet.stable_release), patience.call(lambda: world.fleet.state("stable"))
     if old.name == release.name:
-        raise Refused(f"stable runs {release.name} already: give the new release another name")
+        raise Settled(f"stable runs {release.name} already, so that nothing is to be done; another release has another name")
     if not stable.ready:
         raise Refused(f"stable has no ready endpoint ({stable.reason or 'not told why'}): there is nothing to go back to")
     now_s = world.clock.now_s()
@@ -117,5 +119,6 @@ def _fresh(world: World, service: str, plan: Plan, release: Release, name: str) 
         started_s=now_s,
         since_s=now_s,
         step_since_s=now_s,
-        stable_ready=stable.ready,
+        # In the middle of an update there are more than wanted for a while: nobody may wait for those to come back.
+        stable_ready=min(stable.ready, max(stable.wanted, 1)),
     )

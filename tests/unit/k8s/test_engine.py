@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k8s.errors import NotHeld, Refused, RolloutError, Unavailable
+from k8s.errors import NotHeld, Refused, RolloutError, Settled, Unavailable
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
 from k8s.rollout.ports import Weights
@@ -312,8 +312,20 @@ def test_another_release_is_refused_while_one_is_under_way(tmp_path: Path) -> No
 
 def test_what_stable_runs_already_is_not_rolled_out(tmp_path: Path) -> None:
     town = Town(tmp_path)
-    with pytest.raises(Refused, match="stable runs old already"):
+    with pytest.raises(Settled, match="stable runs old already"):
         begin(town.world(), "ranker", plan(), type(NEW)("old"), "engine")
+
+
+def test_pods_that_an_update_has_beside_the_wanted_ones_are_not_waited_for(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    town.arms["stable"]["ready"] = 4
+
+    def settle(town: Town) -> None:
+        town.arms["stable"]["ready"] = 3
+
+    town.on_sleep = settle
+    record = roll_out(town)
+    assert (record.outcome, record.stable_ready) == ("promoted", 3)
 
 
 def test_finished_rollouts_stay_in_the_history(tmp_path: Path) -> None:

@@ -65,6 +65,15 @@ def test_start_waits_for_the_end_and_says_by_its_exit_code_what_came_of_it(
     assert json.loads(status.stdout)["outcome"] == outcome
 
 
+def test_a_release_that_stable_runs_already_is_no_failure(here: Cluster) -> None:
+    data = here.server.objects[NAMES.config_map(NAMES.rollout)]["data"]
+    data["canary.json"] = data["baseline.json"].replace('"baseline"', '"canary"')
+    result = RUN.invoke(cli.app, ["start", "--name", NAMES.name, "--plan", "canary"])
+    assert result.exit_code == 0, result.output
+    assert "already" in result.stderr
+    assert "start again" not in result.stderr
+
+
 def test_an_undecided_rollout_ends_with_its_own_code(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _loads(monkeypatch, 1.0)
     asked = _plan_file(tmp_path, objectives={"quantile_ratio": {"quantile": 0.9999}}, inconclusive={"extend": 0})
