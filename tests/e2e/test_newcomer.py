@@ -110,9 +110,9 @@ def test_request_of_the_readme_is_answered_as_shown(service: str, run_record: Ru
 def test_commands_of_the_readme_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
-    for command in set(re.findall(r"`pilotage (\w+)", readme)):
+    for command in set(re.findall(r"`pilotage ([\w-]+)", readme)):
         assert command in STAGES
-    targets = set(re.findall(r"(?:`|^)make (\w+)", readme, re.MULTILINE))
+    targets = set(re.findall(r"(?:`|^)make ([\w-]+)", readme, re.MULTILINE))
     assert {"demo", "test", "serve"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

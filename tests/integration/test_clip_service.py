@@ -179,7 +179,8 @@ def test_bad_requests_are_told_what_to_mend(client: httpx.Client, body: dict[str
     ],
 )
 def test_what_cannot_be_read_is_a_4xx(client: httpx.Client, content_type: str, content: bytes, status: int) -> None:
-    answer = client.post("/v1/classify", params={"label": "a"}, content=content, headers={"content-type": content_type})
+    query = {"label": "a"} if content_type.startswith("image/") else None
+    answer = client.post("/v1/classify", params=query, content=content, headers={"content-type": content_type})
     assert (answer.status_code, "error" in answer.json()) == (status, True)
 
 
