@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from serving.contract.bundle import RankingBundle, open_bundle, sha256_of
@@ -216,7 +217,11 @@ def test_a_source_that_is_not_there_is_infrastructure(target: Path, sha256: str,
     assert "cannot be reached" in ran.output
 
 
-def test_a_worker_is_not_ready_with_another_bundle_than_was_pinned(tiny_bundle: RankingBundle, tmp_path: Path) -> None:
+def test_a_worker_is_not_ready_with_another_bundle_than_was_pinned(
+    tiny_bundle: RankingBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A process has one registry of metrics, and it may belong to another file's service.
+    monkeypatch.setattr("prometheus_client.REGISTRY", CollectorRegistry())
     catalog = Catalog()
     catalog.load(ServiceSettings(bundle=str(tiny_bundle.path), bundle_sha256="0" * 64, state_dir=tmp_path))
     assert f"{'0' * 64} was asked for" in (catalog.not_ready or "")

@@ -25,6 +25,8 @@ from serving.contract.bundle import Bundle, write_bundle
 BODY: dict[str, Any] = {"context": {"device": "phone"}, "candidates": [{"id": f"item-{i}"} for i in range(20)]}
 CONTENT = json.dumps(BODY).encode()
 PATIENCE_S = 30
+PATIENT = {"PILOTAGE_OBJECTIVE_MS": "30000"}
+"""Where no request may be refused: on a machine that is busy with other tests the usual objective is missed, and 503 is right."""
 
 
 def _copy(bundle: Bundle, target: Path, *, name: str = "tiny", version: str = "1", replace: bool = False) -> Path:
@@ -81,7 +83,10 @@ def _calling(client: httpx.Client, count: int = 3) -> Iterator[list[Caller]]:
 
 
 def test_sigterm_turns_readiness_off_first_and_loses_nothing(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    with service_of(BENTOML, tmp_path, "/readyz", PILOTAGE_BUNDLE=str(tiny_bundle.path), PILOTAGE_DRAIN_S="2") as (client, process):
+    with service_of(BENTOML, tmp_path, "/readyz", **PATIENT, PILOTAGE_BUNDLE=str(tiny_bundle.path), PILOTAGE_DRAIN_S="2") as (
+        client,
+        process,
+    ):
         family = [process, *process.children(recursive=True)]
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as slow, _calling(client) as callers:
             slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(CONTENT) + CONTENT[:20])
@@ -197,7 +202,7 @@ def test_one_bundle_that_fails_leaves_the_pod_unready_with_its_reason(tiny_bundl
 
 def test_a_new_version_is_switched_to_without_a_lost_request_and_a_broken_one_is_not(tiny_bundle: Bundle, tmp_path: Path) -> None:
     bundle = _copy(tiny_bundle, tmp_path / "bundle")
-    with service_of(BENTOML, tmp_path, "/readyz", PILOTAGE_BUNDLE=str(bundle), PILOTAGE_RELOAD_S="0.1") as (client, _):
+    with service_of(BENTOML, tmp_path, "/readyz", **PATIENT, PILOTAGE_BUNDLE=str(bundle), PILOTAGE_RELOAD_S="0.1") as (client, _):
         with _calling(client) as callers:
             _copy(tiny_bundle, bundle, version="2", replace=True)
             _eventually(lambda: all(caller.answers[-1] == (200, "2") for caller in callers))
