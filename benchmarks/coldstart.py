@@ -25,7 +25,8 @@ import psutil
 
 from benchmarks.command import report
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
-from benchmarks.services import ROOT, ServiceCommand, ServiceFailed, free_port, is_ready, service_environment, stop
+from benchmarks.services import ROOT, ServiceCommand, ServiceFailed, is_ready, service_environment, stop
+from k8s.local.processes import free_port
 
 ROUNDS, QUICK_ROUNDS = 9, 3
 AIM_S = 3.0

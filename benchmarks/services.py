@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Literal
 
 import psutil
 
+from k8s.local.processes import free_port
 from serving.contract.errors import PilotageError
 
 HOST = "127.0.0.1"
@@ -132,13 +132,6 @@ def running(commands: Sequence[ServiceCommand], folder: Path) -> Iterator[dict[s
                 tail = (folder / f"{name}.log").read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
                 raise ServiceFailed(f"{error}; the end of its log:\n{tail}") from error
         yield ports
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on at this moment."""
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

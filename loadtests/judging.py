@@ -6,15 +6,20 @@ Exit codes: 0 pass, 1 fail, 2 wrong use, 4 inconclusive.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from loadtests.judge import Arm, Objective, Policy, Verdict
+    from loadtests.judge import Batch, Objective, Policy, Verdict
+    from loadtests.samples import Samples
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False)
+
+CANARY, BESIDE = "canary", ("baseline", "stable")
+"""Arms of one load test: the release, and what it is compared with, the first that is there."""
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INCONCLUSIVE = 1, 2, 4
 """3 is for what could not be carried out (infrastructure), which says nothing about the canary; this is an answer."""
@@ -22,7 +27,7 @@ EXIT_FAILED, EXIT_WRONG_USE, EXIT_INCONCLUSIVE = 1, 2, 4
 
 @app.command(name="judge")
 def judge(
-    canary: Annotated[Path, typer.Argument(help="samples.npz of the release.")],
+    canary: Annotated[Path, typer.Argument(help="samples.npz of the release; of both, where the test had the arms canary and baseline.")],
     baseline: Annotated[
         Path | None, typer.Argument(help="samples.npz of the version before, loaded at the same time, clocks started together.")
     ] = None,
@@ -34,17 +39,18 @@ def judge(
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON on stdout.")] = False,
 ) -> None:
     """Judge a canary: pass (exit code 0), fail (1) or inconclusive (4)."""
-    from loadtests.judge import Batch, Judge, JudgeError
+    from loadtests.judge import Judge, JudgeError
+    from loadtests.objectives import held_against, unfit
+    from loadtests.samples import read_samples
     from serving.contract.errors import SettingsError
     from serving.contract.files import write_bytes
 
     try:
         asked, policy = _objectives(objectives)
-        if baseline is None and any(objective.two_arms for objective in asked):
-            raise SettingsError("objectives compare with a baseline: name its samples, or give --objectives with limits alone")
+        runs = [read_samples(path) for path in (canary, baseline) if path is not None]
         judged = Judge(asked, policy)
-        judged.add(Batch(_arm(canary)) if baseline is None else Batch(_arm(canary), _arm(baseline)))
-        verdict = judged.verdict()
+        judged.add(_batch(runs, canary, compared=any(objective.two_arms for objective in asked)))
+        verdict = held_against(judged.verdict(), [reason for run in runs for reason in unfit(run, policy)])
         if out is not None:
             write_bytes(out, verdict.to_json().encode())
     except (SettingsError, JudgeError, OSError) as error:
@@ -57,20 +63,29 @@ def judge(
         raise typer.Exit(EXIT_FAILED if verdict.status == "fail" else EXIT_INCONCLUSIVE)
 
 
-def _arm(path: Path) -> Arm:
-    import numpy as np
+def _batch(runs: Sequence[Samples], path: Path, *, compared: bool) -> Batch:
+    """Requests of the release, and of what it is compared with: from two files, or from the arms of one.
 
-    from loadtests.judge import Arm
-    from loadtests.samples import read_samples
+    Raises
+    ------
+    SettingsError
+        There is nothing to compare with.
+    """
+    from loadtests.batches import arm_of, batch_of
+    from loadtests.judge import Batch
+    from serving.contract.errors import SettingsError
 
-    samples = read_samples(path)
-    return Arm(
-        started_s=samples.started_s,
-        latency_ms=samples.latency_ms,
-        ok=samples.ok,
-        lag_ms=samples.lag_ms if samples.open_loop else None,
-        endpoint=np.array(samples.endpoints)[samples.endpoint],
-    )
+    if len(runs) == 2:
+        return Batch(arm_of(runs[0]), arm_of(runs[1]))
+    if not compared:
+        return Batch(arm_of(runs[0].of_arm(CANARY) if CANARY in runs[0].arms else runs[0]))
+    beside = next((name for name in BESIDE if name in runs[0].arms), None)
+    if CANARY not in runs[0].arms or beside is None:
+        raise SettingsError(
+            f"objectives compare with a baseline, and the arms of {path} are {', '.join(runs[0].arms)}: name the baseline's samples, load "
+            f"the arms {CANARY} and {BESIDE[0]}, or give --objectives with limits alone"
+        )
+    return batch_of(runs[0], CANARY, beside)
 
 
 def _objectives(path: Path | None) -> tuple[tuple[Objective, ...], Policy]:

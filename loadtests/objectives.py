@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from loadtests.batches import arm_of, batch_of
 from loadtests.judge import (
     CANARY_OBJECTIVES,
-    Arm,
     Batch,
     ErrorLimit,
     GoodputLimit,
@@ -134,18 +133,12 @@ class Judged:
         if self._compare is None:
             self._judge.add(Batch(arm_of(samples)))
         else:
-            canary, baseline = (arm_of(_of_arm(samples, name)) for name in self._compare)
-            self._judge.add(Batch(canary, baseline))
+            self._judge.add(batch_of(samples, *self._compare))
 
     def verdict(self, whole: Samples | None = None) -> Verdict:
         """Judge what has come so far; at the end, `whole` has what speaks against the run as such."""
         verdict = self._judge.verdict()
-        against = unfit(whole, self._policy) if whole is not None else ()
-        if not against:
-            return verdict
-        # What the judge says of lateness, and this says again with what to do about it, is said once.
-        reasons = (*(reason for reason in verdict.reasons if not reason.startswith("the load generator")), *against)
-        return replace(verdict, status="inconclusive", reasons=reasons, sentence=f"Not judged: {'; '.join(reasons)}.")
+        return verdict if whole is None else held_against(verdict, unfit(whole, self._policy))
 
 
 def judge_samples(
@@ -159,19 +152,13 @@ def judge_samples(
     return judged.verdict(samples)
 
 
-def arm_of(samples: Samples) -> Arm:
-    """Rows as the judge takes them: from the intended start, with the generator's lag where there was a schedule."""
-    return Arm(
-        started_s=samples.intended_s,
-        latency_ms=samples.latency_ms,
-        ok=samples.ok,
-        lag_ms=samples.lag_ms if samples.open_loop else None,
-        endpoint=np.array(samples.endpoints, dtype=np.str_)[samples.endpoint] if len(samples) else None,
-    )
-
-
-def _of_arm(samples: Samples, name: str) -> Samples:
-    return samples.of_arm(name) if name in samples.arms else samples.rows(np.zeros(0, dtype=np.int64))
+def held_against(verdict: Verdict, reasons: Sequence[str]) -> Verdict:
+    """Return the verdict on a run against which something speaks; the same where nothing does."""
+    if not reasons:
+        return verdict
+    # What the judge says of lateness, and this says again with what to do about it, is said once.
+    told = (*(reason for reason in verdict.reasons if not reason.startswith("the load generator")), *reasons)
+    return replace(verdict, status="inconclusive", reasons=told, sentence=f"Not judged: {'; '.join(told)}.")
 
 
 def unfit(samples: Samples, policy: Policy | None = None) -> tuple[str, ...]:

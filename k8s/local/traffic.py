@@ -13,17 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes
 from k8s.rollout.answers import AnswerLimits
 from k8s.rollout.comparing import Comparer
 from k8s.rollout.plan import Plan, Step
 from k8s.rollout.ports import Arm, Look
-from loadtests.judge import Arm as Judged
+from loadtests.batches import batch_of
 from loadtests.judge import Batch
-from loadtests.samples import Samples, joined
+from loadtests.samples import joined
 from loadtests.stream import StreamReader
 
 NAME = "load"
@@ -130,7 +128,7 @@ class LocalTraffic:
                 code = self._processes.exit_code(NAME)
                 raise Unavailable(f"the load generator ended with exit code {code}: {self._processes.tail(NAME)}")
             return None
-        return Look(_batch(joined(chunks), self._arms) if chunks else Batch(), answers)
+        return Look(batch_of(joined(chunks), *self._arms) if chunks else Batch(), answers)
 
     def end(self) -> None:
         """Stop; nothing happens where nothing runs."""
@@ -138,18 +136,3 @@ class LocalTraffic:
             self._comparer.close()
         self._processes.end(NAME)
         self._reader = self._comparer = None
-
-
-def _batch(samples: Samples, arms: Sequence[Arm]) -> Batch:
-    canary, beside = (_arm(samples.of_arm(name)) if name in samples.arms else Batch().canary for name in arms)
-    return Batch(canary, beside)
-
-
-def _arm(samples: Samples) -> Judged:
-    return Judged(
-        started_s=samples.intended_s,
-        latency_ms=samples.latency_ms,
-        ok=samples.ok,
-        lag_ms=samples.lag_ms,
-        endpoint=np.array(samples.endpoints)[samples.endpoint],
-    )

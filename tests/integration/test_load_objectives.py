@@ -16,12 +16,19 @@ from loadtests.saturation import Saturation
 
 PATIENCE_S = 100
 
+INCONCLUSIVE, TRIES = 4, 4
+"""A generator that other tests kept from sending in time judges nothing, rightly: what is tested here is what it says when it could send."""
+
 
 def _loadtest(url: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "requests.jsonl").write_text(REQUEST + "\n")
     given = ["--host", url, "--requests-file", str(folder / "requests.jsonl"), "--out", str(folder), *options]
     command = [sys.executable, "-c", "from loadtests.cli import app; app()", *given]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+    for _ in range(TRIES):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+        if done.returncode != INCONCLUSIVE:
+            break
+    return done
 
 
 def test_a_run_ends_early_once_its_p99_is_known(tmp_path: Path) -> None:

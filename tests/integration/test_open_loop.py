@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from benchmarks.faulty_service import REQUEST, Faults, faulty_service, injected
-from benchmarks.services import free_port
+from k8s.local.processes import free_port
 from loadtests.report import read_report
 from loadtests.samples import Samples, joined, read_samples
 from loadtests.stream import StreamEnd, StreamReader

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.services import HOST, ServiceCommand, ServiceFailed, free_port, running, stop
+from benchmarks.services import HOST, ServiceCommand, ServiceFailed, running, stop
+from k8s.local.processes import free_port
 
 FAMILY = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); time.sleep(60)"
 

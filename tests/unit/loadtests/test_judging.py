@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from loadtests.judge import Verdict
 from loadtests.judging import app
-from loadtests.samples import COLUMNS, Samples, read_samples, write_samples
+from loadtests.samples import COLUMNS, Samples, joined, read_samples, write_samples
 from serving.contract.errors import SettingsError
 
 
@@ -111,4 +112,24 @@ def test_objectives_that_cannot_be_are_wrong_use(folder: Path, tmp_path: Path, t
 def test_a_comparison_without_a_baseline_is_wrong_use(folder: Path) -> None:
     result = _judge(folder / "same.npz")
     assert result.exit_code == 2
-    assert "name its samples" in result.output
+    assert "name the baseline's samples" in result.output
+
+
+def test_arms_of_one_load_test_are_compared(folder: Path, tmp_path: Path) -> None:
+    for name, beside in (("baseline", "same"), ("stable", "slow")):
+        arms = (read_samples(folder / f"{beside}.npz"), read_samples(folder / "baseline.npz"))
+        both = joined([replace(arms[0], arms=("canary",)), replace(arms[1], arms=(name,))])
+        write_samples(both, tmp_path / f"{name}.npz")
+    assert _judge(tmp_path / "baseline.npz").exit_code == 0
+    assert _judge(tmp_path / "stable.npz").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("against", "told"),
+    [({"lost_workers": 1}, "1 generator process ended"), ({"unanswered": 600}, "without an answer"), ({"unsent": 600}, "not at all")],
+)
+def test_a_run_that_is_not_fit_to_be_judged_never_passes(folder: Path, tmp_path: Path, against: dict[str, int], told: str) -> None:
+    write_samples(replace(read_samples(folder / "same.npz"), **against), tmp_path / "unfit.npz")  # type: ignore[arg-type]
+    result = _judge(tmp_path / "unfit.npz", folder / "baseline.npz")
+    assert result.exit_code == 4
+    assert told in result.output
