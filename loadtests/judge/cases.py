@@ -27,6 +27,10 @@ class Look:
     fail_risk: float
     pass_risk: float
 
+    def risk(self, status: Status) -> float:
+        """Of the interval that goes with a status."""
+        return self.fail_risk if status == "fail" else self.pass_risk
+
 
 @dataclass(frozen=True)
 class Account:

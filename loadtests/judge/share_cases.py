@@ -1,17 +1,15 @@
-"""Cases about failures and scores."""
+"""Cases about comparing failures and scores."""
 
 from __future__ import annotations
 
 import math
 
-from loadtests.judge.blocks import Block
 from loadtests.judge.cases import Account, Look
 from loadtests.judge.difference import SharePair
 from loadtests.judge.failures import FailuresTest
-from loadtests.judge.limits import LimitTest
-from loadtests.judge.objectives import ErrorIncrease, ErrorLimit, GoodputLimit, SameScores
+from loadtests.judge.objectives import ErrorIncrease, SameScores
 from loadtests.judge.scores import ScoresTest
-from loadtests.judge.sentences import milliseconds, number, percent
+from loadtests.judge.sentences import number, percent
 from loadtests.judge.verdict import Effect, Status
 
 
@@ -37,7 +35,7 @@ class ErrorIncreaseCase:
     def account(self, look: Look, status: Status) -> Account:
         """State the shares of failures."""
         failed, requests = self._test.failed[0], self._test.requests[0]
-        pair, risk = self._pair(), look.fail_risk if status == "fail" else look.pass_risk
+        pair, risk = self._pair(), look.risk(status)
         correlated = float(self._test.effect()[0])
         if pair.value is None:
             nothing = Effect(None, None, None, "percentage points", risk)
@@ -62,82 +60,6 @@ class ErrorIncreaseCase:
         return SharePair(float(failed[0]), float(requests[0]), float(failed[1]), float(requests[1]), self._planned / d)
 
 
-class ErrorLimitCase:
-    """`ErrorLimit` under judgement."""
-
-    def __init__(self, objective: ErrorLimit, planned: int) -> None:
-        self._objective = objective
-        self._test = LimitTest(1, objective.max_error_pct / 100, planned)
-
-    def add(self, block: Block) -> None:
-        """Count failures."""
-        self._test.add(block.canary.failed.sum(axis=1), block.canary.sizes)
-
-    def learn(self) -> None:
-        """Nothing: the limit is fixed."""
-
-    def log_evidence(self, _: float) -> float:
-        """Log evidence that the share of failures is above the limit."""
-        return float(self._test.log_evidence()[0][0])
-
-    def holds(self, look: Look) -> bool:
-        """Whether the share of failures is shown to be below the limit."""
-        return bool(self._test.log_evidence()[1][0] >= -math.log(look.pass_risk))
-
-    def account(self, look: Look, status: Status) -> Account:
-        """State the share of failures."""
-        failed, requests = int(self._test.events[0]), int(self._test.requests[0])
-        risk, correlated = look.fail_risk if status == "fail" else look.pass_risk, float(self._test.effect()[0])
-        value, low, high = self._test.interval(-math.log(risk))
-        share, limit = percent(100 * failed / requests) if requests else "none", percent(self._objective.max_error_pct)
-        sentence = {
-            "fail": f"{share} of the requests failed, more than {limit}",
-            "pass": f"{share} of the requests failed, less than {limit}",
-            "inconclusive": f"too few requests to place failures above or below {limit}: {share} failed",
-        }[status]
-        effect = Effect(None if value is None else 100 * value, 100 * low, 100 * high, "percent", risk)
-        return Account(effect, sentence, requests, 0, correlated)
-
-
-class GoodputLimitCase:
-    """`GoodputLimit` under judgement."""
-
-    def __init__(self, objective: GoodputLimit, planned: int) -> None:
-        self._objective = objective
-        self._test = LimitTest(1, 1 - objective.min_goodput_pct / 100, planned)
-
-    def add(self, block: Block) -> None:
-        """Count requests that failed or took too long."""
-        late = block.canary.latency_ms > self._objective.within_ms
-        self._test.add((block.canary.failed | late).sum(axis=1), block.canary.sizes)
-
-    def learn(self) -> None:
-        """Nothing: the limit is fixed."""
-
-    def log_evidence(self, _: float) -> float:
-        """Log evidence that the share of answers in time is below the limit."""
-        return float(self._test.log_evidence()[0][0])
-
-    def holds(self, look: Look) -> bool:
-        """Whether the share of answers in time is shown to be above the limit."""
-        return bool(self._test.log_evidence()[1][0] >= -math.log(look.pass_risk))
-
-    def account(self, look: Look, status: Status) -> Account:
-        """State the share of requests answered in time."""
-        requests = int(self._test.requests[0])
-        risk, correlated = look.fail_risk if status == "fail" else look.pass_risk, float(self._test.effect()[0])
-        missed, low, high = self._test.interval(-math.log(risk))
-        share = "none" if missed is None else percent(100 * (1 - missed))
-        within, least = milliseconds(self._objective.within_ms), percent(self._objective.min_goodput_pct)
-        sentence = {
-            "fail": f"{share} of the requests were answered within {within}, fewer than {least}",
-            "pass": f"{share} of the requests were answered within {within}, more than {least}",
-            "inconclusive": f"too few requests to place answers within {within} above or below {least}: {share} were",
-        }[status]
-        effect = Effect(None if missed is None else 100 * (1 - missed), 100 * (1 - high), 100 * (1 - low), "percent", risk)
-        return Account(effect, sentence, requests, 0, correlated)
-
-
 class SameScoresCase:
     """`SameScores` under judgement."""
 
@@ -159,7 +81,7 @@ class SameScoresCase:
 
     def account(self, look: Look, status: Status) -> Account:
         """State the distance."""
-        risk = look.fail_risk if status == "fail" else look.pass_risk
+        risk = look.risk(status)
         samples = [int(count) for count in self._test.samples()[0]]
         distance, low, high = (float(each[0]) for each in self._test.interval(risk))
         if status == "fail":

@@ -8,7 +8,8 @@ from loadtests.judge.arms import Arm, Batch, Cutter
 from loadtests.judge.blocks import Latencies
 from loadtests.judge.cases import Case, Look
 from loadtests.judge.errors import JudgeError
-from loadtests.judge.latency_cases import NotSlowerCase, QuantileLimitCase, QuantileRatioCase
+from loadtests.judge.latency_cases import NotSlowerCase, QuantileRatioCase
+from loadtests.judge.limit_cases import ErrorLimitCase, GoodputLimitCase, QuantileLimitCase
 from loadtests.judge.objectives import (
     ErrorIncrease,
     ErrorLimit,
@@ -20,7 +21,7 @@ from loadtests.judge.objectives import (
     QuantileRatio,
     SameScores,
 )
-from loadtests.judge.share_cases import ErrorIncreaseCase, ErrorLimitCase, GoodputLimitCase, SameScoresCase
+from loadtests.judge.share_cases import ErrorIncreaseCase, SameScoresCase
 from loadtests.judge.verdict import Finding, Status
 
 LOOK_BLOCKS = 5
