@@ -20,7 +20,7 @@ import typer
 if TYPE_CHECKING:
     from k8s.installation import Installation
     from k8s.local.laptop import Laptop
-    from k8s.rollout.ports import Journal
+    from k8s.rollout.ports import Journal, Release
     from k8s.rollout.record import Record, Wish
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -72,29 +72,29 @@ def start(
     from serving.contract.errors import PilotageError
 
     _require_one(name, folder)
-    engine = engine_name()
+    engine, begun = engine_name(), False
     signal.signal(signal.SIGTERM, lambda *_: _stop())
     try:
         asked = load_plan(plan)
         if folder is not None:
-            from k8s.rollout.ports import Release
-
             if bundle is None:
                 raise _wrong("name the bundle of the release (--bundle)")
+            wanted = _release(bundle, release)
             laptop = _laptop(folder, port, stable)
-            wanted = Release(release or bundle.resolve().name, bundle={"path": str(bundle.resolve())})
             world = laptop.world(asked, engine, requests_file=requests_file, notices=[tell])
         else:
             here = _installation(name, namespace, context, take_over, values, values_command)
             wanted = here.release(release, image)
             world = here.world(asked, engine, gateway=gateway, prometheus=prometheus, requests_file=requests_file, notices=[tell])
         with held(world.lease, world.clock):
-            record = begin(world, name or str(folder), asked, wanted, engine).run()
+            carrying = begin(world, name or str(folder), asked, wanted, engine)
+            begun = True
+            record = carrying.run()
     except KeyboardInterrupt:
         typer.echo("interrupted: weights stay as they are; start again to go on, or abort", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except PilotageError as error:
-        if isinstance(error, RolloutError) and not isinstance(error, Settled):
+        if begun and isinstance(error, RolloutError) and not isinstance(error, Settled):
             typer.echo("what was begun stands in the journal: start again to go on, or abort", err=True)
         _fail(error)
     _finish(record, report, as_json=as_json)
@@ -180,7 +180,8 @@ def explain(
         records = _journal(name, namespace, context, folder).history()
         found = [record for record in records if rollout_id in (None, record.id)]
         if not found:
-            raise _wrong(f"there is no rollout {rollout_id or ''}; there are {', '.join(record.id for record in records) or 'none'}")
+            known = ", ".join(record.id for record in records)
+            raise _wrong(f"there is no rollout {rollout_id}; there are {known}" if known else "there is no rollout here: start one")
         if report is not None:
             typer.echo(str(write_report(found[-1], report)), err=True)
     except (PilotageError, OSError) as error:
@@ -353,12 +354,25 @@ def _installation(
 
 def _laptop(folder: Path, port: int, stable: Path | None) -> Laptop:
     from k8s.local.laptop import Laptop
-    from k8s.rollout.ports import Release
 
+    served = None if stable is None else _release(stable)
     laptop = Laptop(folder, port)
-    if stable is not None and not laptop.fleet.state("stable").wanted:
-        laptop.serve(Release(stable.resolve().name, bundle={"path": str(stable.resolve())}))
+    if served is not None and not laptop.fleet.state("stable").wanted:
+        laptop.serve(served)
     return laptop
+
+
+def _release(bundle: Path, name: str | None = None) -> Release:
+    """Return a release of this machine; a bundle that cannot be served is told before anything is started."""
+    from k8s.rollout.ports import Release
+    from serving.contract.bundle import open_bundle
+    from serving.contract.errors import BundleError
+
+    try:
+        path = open_bundle(bundle.resolve()).path
+    except BundleError as error:
+        raise _wrong(str(error)) from error
+    return Release(name or path.name, bundle={"path": str(path)})
 
 
 def _journal(name: str | None, namespace: str, context: str | None, folder: Path | None) -> Journal:

@@ -26,6 +26,7 @@ from k8s.rollout.ports import Arm, Notice, Release, Source, Traffic
 from k8s.rollout.record import Record
 from k8s.rollout.world import World
 from k8s.routing.gateway import GatewayRouter
+from serving.contract.errors import SettingsError
 
 WATCH_S = 60
 """For one watch; servers end them between 30 and 60 minutes, proxies after one."""
@@ -81,9 +82,9 @@ class Installation:
 
     def release(self, name: str | None, image: str | None) -> Release:
         """Return what is to be rolled out: the canary of the chart's values, maybe of another image, maybe by another name."""
-        found = Patience(self._clock, Times().api_s).call(self.fleet.canary_release)
         if image is not None and "@sha256:" not in image:
-            raise Refused(f"image {image} has no digest: give name@sha256:…, since a tag may change under a running rollout")
+            raise SettingsError(f"image {image} has no digest: give name@sha256:…, since a tag may change under a running rollout")
+        found = Patience(self._clock, Times().api_s).call(self.fleet.canary_release)
         return Release(name or found.name, image or found.image, found.bundle)
 
     def world(

@@ -97,8 +97,9 @@ def test_abort_puts_everything_back_itself_where_no_engine_is_left(here: Cluster
 
 def test_an_image_without_a_digest_is_refused(here: Cluster) -> None:
     result = RUN.invoke(cli.app, ["start", "--name", NAMES.name, "--image", "registry.example/pilotage:latest"])
-    assert result.exit_code == 3
+    assert result.exit_code == 2
     assert "has no digest" in result.stderr
+    assert "what was begun" not in result.stderr
 
 
 def test_watching_ends_with_the_rollout(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +137,9 @@ def test_a_wish_reaches_the_journal_while_a_rollout_is_under_way(tmp_path: Path)
         (["status", "--folder", "nowhere"], "there is no rollout here"),
         (["start", "--folder", "nowhere"], "name the bundle"),
         (["start", "--folder", "nowhere", "--bundle", "x", "--plan", "no-such"], "plans that ship"),
+        (["start", "--folder", "nowhere", "--bundle", "x", "--plan", "canary"], "x: no such folder"),
+        (["start", "--folder", "nowhere", "--bundle", "y", "--stable", "x", "--plan", "canary"], "y: no such folder"),
+        (["explain", "--folder", "nowhere"], "there is no rollout here: start one"),
     ],
 )
 def test_wrong_use_ends_with_2_and_says_what_to_do(words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +147,7 @@ def test_wrong_use_ends_with_2_and_says_what_to_do(words: list[str], said: str, 
     result = RUN.invoke(cli.app, words)
     assert result.exit_code == 2
     assert said in result.stderr
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_what_is_over_cannot_be_steered(finished: Path) -> None:
