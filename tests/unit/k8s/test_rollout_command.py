@@ -20,6 +20,7 @@ from tests.clusters import NAMES, Cluster, Load, api_of, cluster
 from tests.rollouts import NEW, PLAN, Town, plan, roll_out
 
 RUN = CliRunner()
+HERE = ("--name", NAMES.name, "--namespace", NAMES.namespace)
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def finished(tmp_path: Path) -> Path:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     with cluster() as installation:
-        monkeypatch.setattr(cli, "_installation", lambda *where: Installation(NAMES, api_of(installation.server)))
+        monkeypatch.setattr("k8s.installation.connect", lambda context: api_of(installation.server))
         yield installation
 
 
@@ -56,19 +57,19 @@ def test_start_waits_for_the_end_and_says_by_its_exit_code_what_came_of_it(
 ) -> None:
     _loads(monkeypatch, slow)
     options = ["--plan", _plan_file(tmp_path), "--report", str(tmp_path / "report"), "--json"]
-    result = RUN.invoke(cli.app, ["start", "--name", NAMES.name, *options])
+    result = RUN.invoke(cli.app, ["start", *HERE, *options])
     assert result.exit_code == code, result.output
     assert json.loads(result.stdout)["outcome"] == outcome
     assert (tmp_path / "report" / "report.html").is_file()
     assert "phase" in result.stderr
-    status = RUN.invoke(cli.app, ["status", "--name", NAMES.name, "--json"])
+    status = RUN.invoke(cli.app, ["status", *HERE, "--json"])
     assert json.loads(status.stdout)["outcome"] == outcome
 
 
 def test_a_release_that_stable_runs_already_is_no_failure(here: Cluster) -> None:
     data = here.server.objects[NAMES.config_map(NAMES.rollout)]["data"]
     data["canary.json"] = data["baseline.json"].replace('"baseline"', '"canary"')
-    result = RUN.invoke(cli.app, ["start", "--name", NAMES.name, "--plan", "canary"])
+    result = RUN.invoke(cli.app, ["start", *HERE, "--plan", "canary"])
     assert result.exit_code == 0, result.output
     assert "already" in result.stderr
     assert "start again" not in result.stderr
@@ -77,7 +78,7 @@ def test_a_release_that_stable_runs_already_is_no_failure(here: Cluster) -> None
 def test_an_undecided_rollout_ends_with_its_own_code(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _loads(monkeypatch, 1.0)
     asked = _plan_file(tmp_path, objectives={"quantile_ratio": {"quantile": 0.9999}}, inconclusive={"extend": 0})
-    assert RUN.invoke(cli.app, ["start", "--name", NAMES.name, "--plan", asked]).exit_code == 4
+    assert RUN.invoke(cli.app, ["start", *HERE, "--plan", asked]).exit_code == 4
 
 
 def test_abort_puts_everything_back_itself_where_no_engine_is_left(here: Cluster) -> None:
@@ -88,7 +89,7 @@ def test_abort_puts_everything_back_itself_where_no_engine_is_left(here: Cluster
     engine.tick()
     world.lease.release()  # as if its time had run out
     assert NAMES.deployment("canary") in here.server.objects
-    result = RUN.invoke(cli.app, ["abort", "--name", NAMES.name, "--reason", "a bad feeling", "--json"])
+    result = RUN.invoke(cli.app, ["abort", *HERE, "--reason", "a bad feeling", "--json"])
     assert result.exit_code == 1, result.output
     assert json.loads(result.stdout)["why"].endswith("a bad feeling")
     assert NAMES.deployment("canary") not in here.server.objects
@@ -96,7 +97,7 @@ def test_abort_puts_everything_back_itself_where_no_engine_is_left(here: Cluster
 
 
 def test_an_image_without_a_digest_is_refused(here: Cluster) -> None:
-    result = RUN.invoke(cli.app, ["start", "--name", NAMES.name, "--image", "registry.example/pilotage:latest"])
+    result = RUN.invoke(cli.app, ["start", *HERE, "--image", "registry.example/pilotage:latest"])
     assert result.exit_code == 2
     assert "has no digest" in result.stderr
     assert "what was begun" not in result.stderr
@@ -104,8 +105,8 @@ def test_an_image_without_a_digest_is_refused(here: Cluster) -> None:
 
 def test_watching_ends_with_the_rollout(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _loads(monkeypatch, 2.0)
-    RUN.invoke(cli.app, ["start", "--name", NAMES.name, "--plan", _plan_file(tmp_path)])
-    assert RUN.invoke(cli.app, ["status", "--name", NAMES.name, "--watch"]).exit_code == 0
+    RUN.invoke(cli.app, ["start", *HERE, "--plan", _plan_file(tmp_path)])
+    assert RUN.invoke(cli.app, ["status", *HERE, "--watch"]).exit_code == 0
     assert next(Installation(NAMES, api_of(here.server)).changes()).outcome == "rolled_back"
 
 

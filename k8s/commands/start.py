@@ -1,0 +1,67 @@
+"""``pilotage rollout start``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from k8s.commands.endings import EXIT_INTERRUPTED, fail, finish, stop_at_sigterm, wrong
+from k8s.commands.place import LAPTOP_PORT, Context, Folder, Json, Name, Namespace, Place, Port, installation, laptop, local_release
+
+
+def start(
+    *,
+    plan: Annotated[str, typer.Option(help="Name of a plan (canary, blue-green, shadow, ab, live) or path of a .toml file.")] = "canary",
+    name: Name = None,
+    namespace: Namespace = "default",
+    context: Context = None,
+    folder: Folder = None,
+    release: Annotated[str | None, typer.Option(help="Name of the release, for people.")] = None,
+    image: Annotated[str | None, typer.Option(help="Cluster: image of the release, name@sha256:…; else the chart's canary.image.")] = None,
+    take_over: Annotated[list[str] | None, typer.Option(help="Cluster: manager whose part of stable is taken over; repeated.")] = None,
+    values: Annotated[Path | None, typer.Option(help="Cluster: promote by writing this values file (GitOps).")] = None,
+    values_command: Annotated[str, typer.Option(help="Cluster: run after that, such as a script that commits it.")] = "",
+    gateway: Annotated[str | None, typer.Option(help="Cluster: address of the gateway; else the arms' Services are loaded.")] = None,
+    prometheus: Annotated[str | None, typer.Option(help="Cluster: address of Prometheus, for plans that judge live traffic.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Local: bundle of the release.")] = None,
+    stable: Annotated[Path | None, typer.Option(help="Local: bundle that stable serves, where nothing is served yet.")] = None,
+    port: Port = LAPTOP_PORT,
+    requests_file: Annotated[Path | None, typer.Option(help="Recorded requests to send and to compare answers on, one a line.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for report.json and report.html at the end.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Begin a rollout, or go on with the one that was interrupted, and wait for its end."""
+    from k8s.errors import RolloutError, Settled
+    from k8s.rollout.plan import load_plan
+    from k8s.rollout.start import begin, engine_name, held
+    from k8s.showing import tell
+    from serving.contract.errors import PilotageError
+
+    place = Place(name, namespace, context, folder)
+    engine, begun = engine_name(), False
+    stop_at_sigterm()
+    try:
+        asked = load_plan(plan)
+        if folder is not None:
+            if bundle is None:
+                raise wrong("name the bundle of the release (--bundle)")
+            wanted = local_release(bundle, release)
+            world = laptop(folder, port, stable).world(asked, engine, requests_file=requests_file, notices=[tell])
+        else:
+            here = installation(place, take_over, values, values_command)
+            wanted = here.release(release, image)
+            world = here.world(asked, engine, gateway=gateway, prometheus=prometheus, requests_file=requests_file, notices=[tell])
+        with held(world.lease, world.clock):
+            carrying = begin(world, str(place), asked, wanted, engine)
+            begun = True
+            record = carrying.run()
+    except KeyboardInterrupt:
+        typer.echo("interrupted: weights stay as they are; start again to go on, or abort", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except PilotageError as error:
+        if begun and isinstance(error, RolloutError) and not isinstance(error, Settled):
+            typer.echo("what was begun stands in the journal: start again to go on, or abort", err=True)
+        fail(error)
+    finish(record, report, as_json=as_json)

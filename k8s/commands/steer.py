@@ -1,0 +1,116 @@
+"""``pilotage rollout pause``, ``resume``, ``promote``, ``abort`` and ``stop``: they ask something of a rollout that is under way."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from k8s.commands.endings import fail, finish, wrong
+from k8s.commands.place import LAPTOP_PORT, Context, Folder, Json, Name, Namespace, Place, Port, current, installation, laptop
+
+if TYPE_CHECKING:
+    from k8s.rollout.record import Wish
+
+Reason = Annotated[str, typer.Option(help="Why; it stands in the record.")]
+
+
+def pause(
+    *, name: Name = None, namespace: Namespace = "default", context: Context = None, folder: Folder = None, reason: Reason = ""
+) -> None:
+    """Keep the weights as they are until told otherwise; a release that turns out to be bad still goes back."""
+    _ask("pause", Place(name, namespace, context, folder), reason)
+
+
+def resume(
+    *, name: Name = None, namespace: Namespace = "default", context: Context = None, folder: Folder = None, reason: Reason = ""
+) -> None:
+    """Go on after a pause, or judge the step again that nobody could decide."""
+    _ask("resume", Place(name, namespace, context, folder), reason)
+
+
+def promote(
+    *, name: Name = None, namespace: Namespace = "default", context: Context = None, folder: Folder = None, reason: Reason = ""
+) -> None:
+    """Skip what is left of the plan: stable gets the release now."""
+    _ask("promote", Place(name, namespace, context, folder), reason)
+
+
+def abort(
+    *,
+    name: Name = None,
+    namespace: Namespace = "default",
+    context: Context = None,
+    folder: Folder = None,
+    port: Port = LAPTOP_PORT,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Put everything back, and wait until that is done; where no engine is at work any more, by this command itself."""
+    from dataclasses import replace
+
+    from k8s.rollout.start import engine_name, go_on, held
+    from k8s.showing import tell
+    from serving.contract.errors import PilotageError
+
+    place = Place(name, namespace, context, folder)
+    _ask("abort", place, reason)
+    engine = engine_name()
+    try:
+        record = place.record()
+        # Nothing is loaded any more: sources that would need an address of their own are not set up.
+        quiet = record.plan.model_copy(update={"synthetic": None, "live": None, "answers": None})
+        if folder is not None:
+            world = laptop(folder, port).world(quiet, engine, notices=[tell])
+        else:
+            world = installation(place).world(quiet, engine, notices=[tell])
+        silent: Any = _Silence()
+        with held(world.lease, world.clock):
+            record = go_on(replace(world, traffic=dict.fromkeys(record.plan.sources, silent)), engine).run()
+    except PilotageError as error:
+        fail(error)
+    finish(record, None, as_json=as_json)
+
+
+def stop(*, folder: Annotated[Path, typer.Option(help="Local: folder of rollouts on this machine.")]) -> None:
+    """Local: end the proxy, the services behind it and their load. What is known of rollouts stays in the folder."""
+    from k8s.local.processes import Processes
+    from serving.contract.errors import PilotageError
+
+    try:
+        for part in ("load", "processes"):
+            Processes(folder.resolve() / part, end_with_us=False).end_all()
+    except PilotageError as error:
+        fail(error)
+
+
+class _Silence:
+    """Traffic that is none."""
+
+    def begin(self, step: Any, arms: Any) -> None:
+        """Send nothing."""
+
+    def look(self) -> None:
+        """See nothing."""
+
+    def end(self) -> None:
+        """Nothing to end."""
+
+
+def _ask(wish: Wish, place: Place, reason: str) -> None:
+    from k8s.rollout.record import Request
+    from serving.contract.errors import PilotageError
+
+    try:
+        journal = place.journal()
+        record = current(journal)
+        if record.is_over:
+            raise wrong(f"rollout {record.id} is over: {record.outcome}")
+        journal.ask(Request(id=secrets.token_hex(4), wish=wish, by=getpass.getuser(), at_s=time.time(), reason=reason))
+    except PilotageError as error:
+        fail(error)
+    typer.echo(f"asked the engine of {record.id} to {wish}; `pilotage rollout status` says what came of it", err=True)
