@@ -55,8 +55,8 @@ class Gate:
             except RolloutError as error:
                 blind.append(str(error))
                 continue
-            if look is not None:
-                self._jury.add(source, look)
+            if "canary" in look:
+                self._jury.add(source, look["canary"])
         verdicts = self._jury.verdicts()
         status = together(verdicts)
         if blind and status == "pass":

@@ -118,9 +118,9 @@ class Load:
     def begin(self, step: Step, arms: Sequence[Arm]) -> None:
         self._arms = tuple(arms)
 
-    def look(self) -> Look:
-        canary, beside = (self._requests(arm) for arm in self._arms)
-        return Look(Batch(canary=canary, baseline=beside))
+    def look(self) -> dict[Arm, Look]:
+        *canaries, beside = (self._requests(arm) for arm in self._arms)
+        return {arm: Look(Batch(canary=canary, baseline=beside)) for arm, canary in zip(self._arms, canaries, strict=False)}
 
     def end(self) -> None:
         return None

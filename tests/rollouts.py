@@ -12,7 +12,7 @@ import numpy as np
 
 from k8s.rollout.disk import DiskJournal, DiskLease
 from k8s.rollout.plan import Plan, Step
-from k8s.rollout.ports import Arm, ArmState, Look, Release, Weights
+from k8s.rollout.ports import ARMS, CANARIES, Arm, ArmState, Look, Release, Weights
 from k8s.rollout.start import begin, held
 from k8s.rollout.world import World
 from loadtests.judge import Arm as Requests
@@ -112,10 +112,8 @@ class Town:
 
     def write(self, weights: Weights) -> None:
         self.do(f"write {weights}", effect=lambda: self.facts.update(weights=asdict(weights)))
-        serving = [
-            arm for arm in ("stable", "baseline", "canary") if getattr(weights, arm) and arm in self.arms and self.arms[arm]["ready"]
-        ]
-        assert weights.canary == 0 or "canary" in serving, "weight was given to a canary that is not there"
+        for arm in CANARIES:
+            assert not weights.of(arm) or self.arms.get(arm, {}).get("ready"), f"weight was given to {arm}, which is not there"
 
     def mirror(self, pct: int) -> None:
         self.do(f"mirror {pct}", effect=lambda: self.facts.update(mirror=pct))
@@ -161,7 +159,7 @@ class Town:
 
     def remove(self, arm: Arm) -> None:
         assert arm != "stable"
-        assert getattr(self.weights, arm) == 0, f"{arm} was removed while it had weight"
+        assert self.weights.of(arm) == 0, f"{arm} was removed while it had weight"
         self.do(f"remove {arm}", effect=lambda: self.arms.pop(arm, None))
 
     # Traffic
@@ -170,10 +168,10 @@ class Town:
         self.before("begin")
         self.running = arms
 
-    def look(self) -> Look | None:
+    def look(self) -> dict[Arm, Look]:
         self.before("look")
-        canary, beside = (self._requests(arm) for arm in self.running)
-        return Look(Batch(canary=canary, baseline=beside))
+        *canaries, beside = (self._requests(arm) for arm in self.running)
+        return {arm: Look(Batch(canary=canary, baseline=beside)) for arm, canary in zip(self.running, canaries, strict=False)}
 
     def end(self) -> None:
         pass
@@ -181,7 +179,7 @@ class Town:
     def _requests(self, arm: Arm) -> Requests:
         found = self.arms.get(arm, {"ready": 0, "release": None})
         n = SAMPLES_A_LOOK if found["ready"] else 0
-        rng = np.random.default_rng([int(self.now_s()), ("stable", "baseline", "canary").index(arm)])
+        rng = np.random.default_rng([int(self.now_s()), ARMS.index(arm)])
         bad = arm == "canary" and self.weights.canary >= self.slow_from_pct
         started_s = self.now_s() + np.sort(rng.random(n))
         latency_ms = rng.lognormal(1.0, 0.4, n) * (self.slow if bad else 1.0)

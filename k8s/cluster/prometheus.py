@@ -51,21 +51,22 @@ class Prometheus:
         """Begin to watch; what was before does not count."""
         self._arms, self._last, self._looked_s = tuple(arms), None, 0.0
 
-    def look(self) -> Look | None:
+    def look(self) -> Mapping[Arm, Look]:
         """Return what was counted since the last look."""
         now_s = self._clock.now_s()
         if not self._arms or now_s - self._looked_s < self._live.every_s:
-            return None
+            return {}
         counts = self._counts()
         last, since_s = self._last, self._looked_s
         self._last, self._looked_s = counts, now_s
         if last is None:
-            return None
+            return {}
         seen = {arm: _grown(last.get(arm, {}), counts.get(arm, {})) for arm in self._arms}
         if any(value < 0 for grown in seen.values() for value in grown.values()):
-            return None  # a pod went, and its counts with it: what came in between is not known
-        canary, beside = (_requests(seen[arm], since_s, now_s) for arm in self._arms)
-        return Look(Batch(canary=canary, baseline=beside)) if len(canary) or len(beside) else None
+            return {}  # a pod went, and its counts with it: what came in between is not known
+        *canaries, beside = (_requests(seen[arm], since_s, now_s) for arm in self._arms)
+        looks = zip(self._arms, canaries, strict=False)
+        return {arm: Look(Batch(canary=canary, baseline=beside)) for arm, canary in looks if len(canary) or len(beside)}
 
     def end(self) -> None:
         """Stop to watch."""

@@ -94,8 +94,9 @@ class _Silence:
     def begin(self, step: Any, arms: Any) -> None:
         """Send nothing."""
 
-    def look(self) -> None:
+    def look(self) -> dict[Any, Any]:
         """See nothing."""
+        return {}
 
     def end(self) -> None:
         """Nothing to end."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,10 +18,10 @@ from k8s.local.processes import Processes
 from k8s.rollout.answers import AnswerLimits
 from k8s.rollout.comparing import Comparer
 from k8s.rollout.plan import Plan, Step
-from k8s.rollout.ports import Arm, Look
+from k8s.rollout.ports import Answers, Arm, Look
 from loadtests.batches import batch_of
 from loadtests.judge import Batch
-from loadtests.samples import joined
+from loadtests.samples import Samples, joined
 from loadtests.stream import StreamReader
 
 NAME = "load"
@@ -94,7 +94,7 @@ class LocalTraffic:
     ) -> None:
         self._host, self._processes, self._generator = host, processes, generator
         self._limits, self._bodies = limits, bodies
-        self._arms: Sequence[Arm] = ()
+        self._arms: tuple[Arm, ...] = ()
         self._reader: StreamReader | None = None
         self._comparer: Comparer | None = None
 
@@ -106,11 +106,11 @@ class LocalTraffic:
             stale.unlink()
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PILOTAGE_", "LOCUST_"))}
         self._processes.start(NAME, self._generator(step, arms, folder), clean)
-        self._arms, self._reader = arms, StreamReader(folder)
+        self._arms, self._reader = tuple(arms), StreamReader(folder)
         if self._limits is not None and self._bodies:
-            self._comparer = Comparer(self._host, self._bodies, arms[1], self._limits.top_k, self._limits.rate_per_s)
+            self._comparer = Comparer(self._host, self._bodies, arms, self._limits.top_k, self._limits.rate_per_s)
 
-    def look(self) -> Look | None:
+    def look(self) -> Mapping[Arm, Look]:
         """Return what came since the last look.
 
         Raises
@@ -119,16 +119,14 @@ class LocalTraffic:
             The generator died; the end of its log is in the message.
         """
         if self._reader is None:
-            return None
+            return {}
         died = self._processes.find(NAME) is None and self._processes.exit_code(NAME) != 0  # before the files are read: they come first
         chunks = self._reader.new()
-        answers = self._comparer.take() if self._comparer else None
-        if not chunks and answers is None:
-            if died:
-                code = self._processes.exit_code(NAME)
-                raise Unavailable(f"the load generator ended with exit code {code}: {self._processes.tail(NAME)}")
-            return None
-        return Look(batch_of(joined(chunks), *self._arms) if chunks else Batch(), answers)
+        answers = self._comparer.take() if self._comparer else {}
+        if died and not chunks and not answers:
+            code = self._processes.exit_code(NAME)
+            raise Unavailable(f"the load generator ended with exit code {code}: {self._processes.tail(NAME)}")
+        return looks_of(self._arms, joined(chunks) if chunks else None, answers)
 
     def end(self) -> None:
         """Stop; nothing happens where nothing runs."""
@@ -136,3 +134,11 @@ class LocalTraffic:
             self._comparer.close()
         self._processes.end(NAME)
         self._reader = self._comparer = None
+
+
+def looks_of(arms: Sequence[Arm], samples: Samples | None, answers: Mapping[Arm, Answers]) -> dict[Arm, Look]:
+    """Put what was seen beside each other, for each canary that there is something of; `arms` as of `Traffic.begin`."""
+    *canaries, beside = arms
+    if samples is None:
+        return {arm: Look(Batch(), answers[arm]) for arm in canaries if arm in answers}
+    return {arm: Look(batch_of(samples, arm, beside), answers.get(arm)) for arm in canaries}

@@ -34,6 +34,9 @@ MAX_LINE_BYTES = 16 * 2**20
 
 Scores = dict[str | int, float]
 
+Pair = tuple[list[float], list[float], float]
+"""Scores of the same candidates, the other arm's and the canary's, and the share of the top that both have."""
+
 
 def read_bodies(path: Path, most: int) -> list[bytes]:
     """Read recorded requests, one JSON body a line (``requests.jsonl``); all candidates are asked for.
@@ -68,7 +71,7 @@ def _lines(file: Any) -> Iterator[bytes]:
 
 
 class Comparer:
-    """Compares the canary with another arm, behind one address.
+    """Compares canaries with another arm, behind one address.
 
     Parameters
     ----------
@@ -76,34 +79,27 @@ class Comparer:
         Address of the proxy or gateway, ``http://…``.
     bodies
         Requests, each asked once.
-    beside
-        What the canary is compared with.
+    arms
+        The canaries, and last what they are compared with.
     top_k
         Places of the ranking that are compared.
     rate_per_s
-        Requests to each of both.
+        Requests to each arm.
     """
 
-    def __init__(self, host: str, bodies: Sequence[bytes], beside: Arm, top_k: int, rate_per_s: float) -> None:
+    def __init__(self, host: str, bodies: Sequence[bytes], arms: Sequence[Arm], top_k: int, rate_per_s: float) -> None:
         self._url = urllib.parse.urlsplit(host)
-        self._bodies, self._beside, self._top_k, self._pause_s = bodies, beside, top_k, 1 / rate_per_s
-        self._found: list[tuple[list[float], list[float], float]] = []
+        self._bodies, self._arms, self._top_k, self._pause_s = bodies, tuple(arms), top_k, 1 / rate_per_s
+        self._found: dict[Arm, list[Pair]] = {}
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="compare answers", daemon=True)
         self._thread.start()
 
-    def take(self) -> Answers | None:
-        """Return what has come since the last time; None: nothing."""
+    def take(self) -> dict[Arm, Answers]:
+        """Return what has come since the last time, of each canary that there is something of."""
         with self._lock:
-            found, self._found = self._found, []
-        if not found:
-            return None
-        return Answers(
-            stable_scores=np.array([score for stable, _, _ in found for score in stable]),
-            canary_scores=np.array([score for _, canary, _ in found for score in canary]),
-            sizes=np.array([len(stable) for stable, _, _ in found], dtype=np.int64),
-            overlap=np.array([overlap for _, _, overlap in found]),
-        )
+            found, self._found = self._found, {}
+        return {arm: _answers(pairs) for arm, pairs in found.items()}
 
     def close(self) -> None:
         """Stop asking."""
@@ -112,14 +108,16 @@ class Comparer:
 
     def _run(self) -> None:
         due_s = time.monotonic()
+        *canaries, beside = self._arms
         for number, body in enumerate(self._bodies):
-            # Who is asked first changes: the second may find caches warm.
-            arms: tuple[Arm, Arm] = ("canary", self._beside) if number % 2 else (self._beside, "canary")
-            answers = {arm: self._ask(body, arm) for arm in arms}
-            pair = compare(answers[self._beside], answers["canary"], self._top_k)
-            if pair is not None:
-                with self._lock:
-                    self._found.append(pair)
+            # Who is asked first changes: those after it may find caches warm.
+            first = number % len(self._arms)
+            answers = {arm: self._ask(body, arm) for arm in (*self._arms[first:], *self._arms[:first])}
+            for canary in canaries:
+                pair = compare(answers[beside], answers[canary], self._top_k)
+                if pair is not None:
+                    with self._lock:
+                        self._found.setdefault(canary, []).append(pair)
             due_s = max(due_s + self._pause_s, time.monotonic() - self._pause_s)
             if self._stop.wait(max(due_s - time.monotonic(), 0.0) if None not in answers.values() else BACKOFF_S):
                 return
@@ -137,6 +135,15 @@ class Comparer:
                 return None
 
 
+def _answers(pairs: Sequence[Pair]) -> Answers:
+    return Answers(
+        stable_scores=np.array([score for stable, _, _ in pairs for score in stable]),
+        canary_scores=np.array([score for _, canary, _ in pairs for score in canary]),
+        sizes=np.array([len(stable) for stable, _, _ in pairs], dtype=np.int64),
+        overlap=np.array([overlap for _, _, overlap in pairs]),
+    )
+
+
 def scores_of(document: Mapping[str, Any]) -> Scores | None:
     """Read the scores out of an answer, the best first; None where candidates cannot be told apart, or one has no probability."""
     ranking = document.get("ranking", [])
@@ -145,7 +152,7 @@ def scores_of(document: Mapping[str, Any]) -> Scores | None:
     return scores if fit else None
 
 
-def compare(stable: Scores | None, canary: Scores | None, top_k: int) -> tuple[list[float], list[float], float] | None:
+def compare(stable: Scores | None, canary: Scores | None, top_k: int) -> Pair | None:
     """Put scores of the same candidates side by side, with the share of the top in common; None where there is nothing to compare."""
     if not stable or not canary or stable.keys() != canary.keys():
         return None

@@ -151,7 +151,7 @@ class Engine:
         self._once("mirror", lambda: self._hands.mirror(plan.warm_up.mirror_pct))
         self._once("begin", lambda: self._hands.begin_traffic(plan.warm_up.as_step()))
         for _, look in self._seen():
-            for arm, requests in zip(plan.arms, (look.batch.canary, look.batch.baseline), strict=True):
+            for arm, requests in zip(plan.arms, (look["canary"].batch.canary, look["canary"].batch.baseline), strict=True):
                 self._attempt.warmed[arm] = self._attempt.warmed.get(arm, 0) + int(requests.ok.sum())
         answered = min(self._attempt.warmed.get(arm, 0) for arm in plan.arms)
         if answered >= plan.warm_up.requests:
@@ -185,12 +185,12 @@ class Engine:
             self._hands.begin_traffic(step)
         seen = self._seen()
         for source, look in seen:
-            self._attempt.jury.add(source, look)
+            self._attempt.jury.add(source, look["canary"])
         if seen or not self._attempt.verdicts:
             self._attempt.verdicts = self._attempt.jury.verdicts()
         self._decide(self._attempt.verdicts)
 
-    def _seen(self) -> list[tuple[Source, Look]]:
+    def _seen(self) -> list[tuple[Source, Mapping[Arm, Look]]]:
         """What came since the last look; why a source cannot be looked at is told once."""
         seen, blind = self._hands.looks()
         for said in blind:

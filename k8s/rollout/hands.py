@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
@@ -123,14 +123,14 @@ class Hands:
             with suppress(RolloutError):
                 traffic.end()
 
-    def looks(self) -> tuple[list[tuple[Source, Look]], list[str]]:
+    def looks(self) -> tuple[list[tuple[Source, Mapping[Arm, Look]]], list[str]]:
         """Look at every source. One that cannot be looked at sees nothing: the step's time runs, and nothing passes.
 
         Returns
         -------
             What was seen, and what could not be looked at, in words.
         """
-        found: list[tuple[Source, Look]] = []
+        found: list[tuple[Source, Mapping[Arm, Look]]] = []
         blind: list[str] = []
         for source in self._ledger.record.plan.sources:
             try:
@@ -138,6 +138,6 @@ class Hands:
             except RolloutError as error:
                 blind.append(f"{source} traffic cannot be looked at: {error}")
                 continue
-            if look is not None:
+            if look:
                 found.append((source, look))
         return found, blind

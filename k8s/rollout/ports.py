@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from numpy import float64, int64
 from numpy.typing import NDArray
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from k8s.rollout.record import Entry, Record, Request
     from loadtests.judge import Batch
 
-Arm = Literal["stable", "baseline", "canary"]
+Arm = Literal["stable", "baseline", "canary", "canary-2", "canary-3", "canary-4", "canary-5"]
+"""What runs beside each other: the old version, maybe a fresh copy of it, and the releases that are tried."""
+
+ARMS: tuple[Arm, ...] = get_args(Arm)
+
+CANARIES = ARMS[2:]
+"""Arms of the releases, in the order in which they are given. An HTTPRoute has room for 16 rules: two an arm, and the weights'."""
+
 Source = Literal["synthetic", "live"]
 
 ARM_HEADER = "x-pilotage-arm"
@@ -29,6 +36,11 @@ ARM_HEADER = "x-pilotage-arm"
 class Weights:
     """Per cent of live traffic to each arm.
 
+    Attributes
+    ----------
+    more
+        Of `canary-2`, `canary-3` and so on, where several releases are tried at the same time.
+
     Raises
     ------
     ValueError
@@ -38,16 +50,37 @@ class Weights:
     stable: int = 100
     baseline: int = 0
     canary: int = 0
+    more: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that all traffic goes somewhere."""
-        parts = (self.stable, self.baseline, self.canary)
-        if min(parts) < 0 or sum(parts) != 100:
-            raise ValueError(f"weights are stable {self.stable}, baseline {self.baseline}, canary {self.canary}: they must sum up to 100")
+        """Check that all traffic goes somewhere; further canaries without any need not be named."""
+        more = tuple(self.more)
+        while more and not more[-1]:
+            more = more[:-1]
+        object.__setattr__(self, "more", more)
+        parts = (self.stable, self.baseline, self.canary, *more)
+        if min(parts) < 0 or sum(parts) != 100 or len(parts) > len(ARMS):
+            raise ValueError(f"weights are {self}: they must sum up to 100")
+
+    @staticmethod
+    def shared(shares: Mapping[Arm, int]) -> Weights:
+        """Make them of each arm's share; who is not named has none."""
+        stable, baseline, canary, *more = (shares.get(arm, 0) for arm in ARMS)
+        return Weights(stable, baseline, canary, tuple(more))
+
+    def of(self, arm: Arm) -> int:
+        """Per cent of one arm."""
+        return dict(zip(ARMS, (self.stable, self.baseline, self.canary, *self.more), strict=False)).get(arm, 0)
+
+    @property
+    def tried(self) -> int:
+        """Per cent of all canaries together."""
+        return self.canary + sum(self.more)
 
     def __str__(self) -> str:
         """Return what a log line shows."""
-        return f"stable {self.stable}, baseline {self.baseline}, canary {self.canary}"
+        further = "".join(f", {arm} {share}" for arm, share in zip(CANARIES[1:], self.more, strict=False))
+        return f"stable {self.stable}, baseline {self.baseline}, canary {self.canary}{further}"
 
 
 @dataclass(frozen=True)
@@ -128,12 +161,12 @@ class Answers:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen since the last look.
+    """What was seen of one canary since the last look.
 
     Attributes
     ----------
     batch
-        Requests for the judge; of the canary and of the arm it is compared with.
+        Requests for the judge: the canary's, and those of the arm it is compared with.
     answers
         Mirrored requests answered by both; None where none were compared.
     """
@@ -196,11 +229,17 @@ class Traffic(Protocol):
     """Requests of a step, and what was seen of them: made by a load test, or the users' own."""
 
     def begin(self, step: Step, arms: Sequence[Arm]) -> None:
-        """Begin to load, or to watch, these arms, until `end`; what an earlier engine may have left running is ended first."""
+        """Begin to load, or to watch, until `end`; what an earlier engine may have left running is ended first.
+
+        Parameters
+        ----------
+        arms
+            The canaries, and last what they are compared with.
+        """
         ...
 
-    def look(self) -> Look | None:
-        """Return what came since the last look; None: nothing yet. Does not wait."""
+    def look(self) -> Mapping[Arm, Look]:
+        """Return what came since the last look, for each canary; empty: nothing yet. Does not wait."""
         ...
 
     def end(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from k8s.rollout.phases import Phase
-from k8s.rollout.ports import Weights
+from k8s.rollout.ports import CANARIES, Weights
 from k8s.rollout.record import Entry, Judged, Record
 from serving.contract.files import write_bytes
 
@@ -56,7 +56,7 @@ def spans(record: Record) -> list[Span]:
 
 def exposure_pct_s(record: Record) -> float:
     """Canary's share of live traffic, summed over time: per cent times seconds. One per cent for a minute is 60."""
-    return sum(span.weights.canary * (span.to_s - span.from_s) for span in spans(record))
+    return sum(span.weights.tried * (span.to_s - span.from_s) for span in spans(record))
 
 
 def decision(record: Record) -> Entry | None:
@@ -85,7 +85,7 @@ def summary(record: Record) -> list[str]:
     if decided is not None:
         why = decided.detail.partition(": ")[2].removeprefix(f"step {decided.step}: ")  # after "phase → phase"
         lines.append(f"Decided by {decided.by}, at step {decided.step}: {why}")
-    highest = max((span.weights.canary for span in spans(record)), default=0)
+    highest = max((span.weights.tried for span in spans(record)), default=0)
     lines.append(
         "No live request was sent to the canary."
         if not highest
@@ -167,8 +167,8 @@ def chart(record: Record) -> list[dict[str, Any]]:
     rectangles = []
     for span in drawn:
         bottom = 0.0
-        for arm in ("canary", "baseline", "stable"):
-            share = getattr(span.weights, arm)
+        for arm in (*CANARIES, "baseline", "stable"):
+            share = span.weights.of(arm)
             height = CHART_HEIGHT * share / 100
             if share:
                 rectangles.append(

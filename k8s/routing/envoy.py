@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from k8s.errors import Refused, Unavailable
-from k8s.rollout.ports import Arm, Weights
+from k8s.rollout.ports import ARMS, Arm, Weights
 from k8s.routing.envoy_admin import Admin
-from k8s.routing.envoy_tables import ARMS, ROUTES_FILE, Split, endpoints, endpoints_file, routes, split_of
+from k8s.routing.envoy_tables import ROUTES_FILE, Split, endpoints, endpoints_file, routes, split_of
 from serving.contract.files import write_bytes
 
 IN_FORCE_LIMIT_S = 5.0

@@ -15,18 +15,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from k8s.errors import Refused
-from k8s.rollout.ports import ARM_HEADER, Arm, Weights
+from k8s.rollout.ports import ARM_HEADER, ARMS, CANARIES, Arm, Weights
 
 LOOPBACK = "127.0.0.1"
 LISTENER, TABLE, LIVE = "ingress", "arms", "live"
 ROUTES_FILE, BOOTSTRAP_FILE = "routes.json", "bootstrap.json"
 
-ARMS: tuple[Arm, ...] = get_args(Arm)
-
-SPLIT_ORDER: tuple[Arm, ...] = ("canary", "baseline", "stable")
+SPLIT_ORDER: tuple[Arm, ...] = (*CANARIES, "baseline", "stable")
 """Order of the weighted clusters. A user's hash falls into the same place whatever the weights are, so who is with the canary stays with it
 when its weight grows."""
 
@@ -102,7 +100,7 @@ def routes(split: Split) -> dict[str, Any]:
         for arm in ARMS
     ]
     shares = [
-        {"name": arm, "weight": getattr(split.weights, arm), "response_headers_to_add": [_tell(arm)]}
+        {"name": arm, "weight": split.weights.of(arm), "response_headers_to_add": [_tell(arm)]}
         for arm in SPLIT_ORDER
     ]  # fmt: skip
     live: dict[str, Any] = {
@@ -156,7 +154,7 @@ def split_of(table: Mapping[str, Any]) -> Split:
         shares = {each["name"]: int(each.get("weight", 0)) for each in live["weighted_clusters"]["clusters"]}
         mirrors = live.get("request_mirror_policies", [])
         pct = mirrors[0]["runtime_fraction"]["default_value"]["numerator"] if mirrors else 0
-        return Split(Weights(**shares), int(pct), sticky=bool(live["weighted_clusters"].get("use_hash_policy")))
+        return Split(Weights.shared(shares), int(pct), sticky=bool(live["weighted_clusters"].get("use_hash_policy")))
     except (KeyError, IndexError, StopIteration, TypeError, ValueError) as error:
         raise Refused(f"the proxy's route table is not one of ours ({error!r}): let nobody else write it") from error
 

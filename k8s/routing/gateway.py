@@ -12,9 +12,7 @@ from typing import Any
 from k8s.cluster.api import Api, Object, owners
 from k8s.cluster.names import Names
 from k8s.errors import Refused, Unavailable
-from k8s.rollout.ports import Arm, Weights
-
-ARMS: tuple[Arm, ...] = ("stable", "baseline", "canary")
+from k8s.rollout.ports import ARMS, Arm, Weights
 
 MIRROR = "RequestMirror"
 
@@ -52,7 +50,10 @@ class GatewayRouter:
             body["metadata"]["ownerReferences"] = owners(stable)
         rule = body["spec"]["rules"][-1]
         for ref in rule["backendRefs"]:
-            ref["weight"] = getattr(weights, self._arm_of(ref))
+            ref["weight"] = weights.of(self._arm_of(ref))
+        if sum(ref["weight"] for ref in rule["backendRefs"]) != 100:
+            arms = ", ".join(self._arm_of(ref) for ref in rule["backendRefs"])
+            raise Refused(f"{weights}: the chart has prepared {arms} alone; further canaries are rollout.variants of its values")
         filters = [each for each in rule.get("filters") or [] if each.get("type") != MIRROR]
         if mirror_pct:
             canary = next(ref for ref in rule["backendRefs"] if self._arm_of(ref) == "canary")
@@ -95,7 +96,7 @@ class GatewayRouter:
         refs = route["spec"]["rules"][-1].get("backendRefs") or []
         shares = {self._arm_of(ref): int(ref.get("weight", 1)) for ref in refs}
         try:
-            return Weights(*(shares.get(arm, 0) for arm in ARMS))
+            return Weights.shared(shares)
         except ValueError as error:
             raise Refused(f"HTTPRoute {self._names.rollout}: {error}; delete it, and all requests go to stable") from error
 

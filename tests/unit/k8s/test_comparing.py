@@ -84,17 +84,16 @@ def test_both_versions_are_asked_the_same_and_failures_are_left_to_others(
 ) -> None:
     monkeypatch.setattr("k8s.rollout.comparing.BACKOFF_S", 0.0)
     host, asked = arms
-    comparer = Comparer(host, [b'{"candidates": [{"id": 1}, {"id": 2}]}'] * 6, "stable", top_k=1, rate_per_s=1000)
+    comparer = Comparer(host, [b'{"candidates": [{"id": 1}, {"id": 2}]}'] * 6, ("canary", "stable"), top_k=1, rate_per_s=1000)
     deadline = time.monotonic() + 10
     while len(asked) < 12 and time.monotonic() < deadline:
         time.sleep(0.01)
     comparer.close()
-    answers = comparer.take()
-    assert answers is not None
+    answers = comparer.take()["canary"]
     assert asked.count("stable") == asked.count("canary") == 6
     assert asked[0] != asked[2]  # who is first changes
     np.testing.assert_array_equal(answers.sizes, [2, 2, 2, 2])
     np.testing.assert_array_equal(answers.stable_scores, [0.75, 0.25] * 4)
     np.testing.assert_array_equal(answers.canary_scores, [0.25, 0.75] * 4)
     np.testing.assert_array_equal(answers.overlap, np.zeros(4))
-    assert comparer.take() is None
+    assert comparer.take() == {}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from k8s.errors import Refused
-from k8s.rollout.ports import Weights
-from k8s.routing.envoy_tables import ARMS, Split, bootstrap, endpoints, routes, split_of
+from k8s.rollout.ports import ARMS, Weights
+from k8s.routing.envoy_tables import Split, bootstrap, endpoints, routes, split_of
 
 SPLITS = [Split(), Split(Weights(90, 5, 5), 25), Split(Weights(0, 50, 50), 100, sticky=True), Split(Weights(99, 0, 1), 0, sticky=True)]
 
@@ -25,6 +25,13 @@ def test_the_same_split_is_the_same_version_and_another_is_another() -> None:
     assert len(set(versions)) == len(SPLITS)
 
 
+def test_weights_of_several_canaries_are_read_back_as_they_were_written() -> None:
+    weights = Weights.shared({"stable": 60, "canary": 20, "canary-2": 15, "canary-4": 5})
+    assert split_of(routes(Split(weights))["resources"][0]).weights == weights == Weights(60, 0, 20, (15, 0, 5, 0))
+    assert [weights.of(arm) for arm in ARMS] == [60, 0, 20, 15, 0, 5, 0]
+    assert (weights.tried, str(weights)) == (40, "stable 60, baseline 0, canary 20, canary-2 15, canary-3 0, canary-4 5")
+
+
 def test_ports_in_another_order_are_the_same_endpoints() -> None:
     assert endpoints("stable", [2, 1]) == endpoints("stable", [1, 2]) != endpoints("stable", [1])
 
@@ -32,7 +39,7 @@ def test_ports_in_another_order_are_the_same_endpoints() -> None:
 def test_forced_requests_come_before_the_weights_and_are_never_mirrored() -> None:
     table = routes(Split(Weights(50, 0, 50), 100, sticky=True))["resources"][0]["virtual_hosts"][0]["routes"]
     assert [route["name"] for route in table] == [*(f"forced-{arm}" for arm in ARMS), "live-known", "live"]
-    assert [bool(route["route"].get("request_mirror_policies")) for route in table] == [False] * 3 + [True] * 2
+    assert [bool(route["route"].get("request_mirror_policies")) for route in table] == [False] * len(ARMS) + [True] * 2
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_verdict_is_three_answers_for_argo_and_two_for_flagger(slow: float, st
 
 
 def test_what_is_undecided_holds_nothing_against_a_canary_and_keeps_its_promotion_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Load, "look", lambda self: None)
+    monkeypatch.setattr(Load, "look", lambda self: {})
     with _gate(1.0) as (_, url):
         assert _ask(f"{url}/verdict?release=abc")[1]["status"] == "inconclusive"
         assert _ask(f"{url}/flagger", {"checksum": "abc"})[0] == 200
