@@ -12,10 +12,13 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import kmock
 from aiohttp import web
+
+from tests.api_watches import KINDS, Memory, Place
 
 Object = dict[str, Any]
 
@@ -51,33 +54,36 @@ class ApiServer:
         self.fault: Callable[[str, str], float | None] = lambda method, path: None
         self.after: Callable[[str, str], None] = lambda method, path: None
         self.changed: Callable[[], None] = lambda: None
-        self.watch_ends_after = 1
-        self._version = 0
+        self.memory = Memory(self.objects)
         self.url = ""
 
     def put(self, path: str, body: Object) -> Object:
         """Set an object as somebody else would."""
-        self._version += 1
-        old = self.objects.get(path)
-        metadata = body.setdefault("metadata", {})
-        metadata["resourceVersion"] = str(self._version)
-        metadata.setdefault("uid", old["metadata"]["uid"] if old else str(uuid.uuid4()))
-        same = old is not None and old.get("spec") == body.get("spec")
-        metadata["generation"] = (old or body)["metadata"].get("generation", 1) + (0 if same or old is None else 1)
-        self.objects[path] = body
-        return body
+        with self.memory.lock:
+            self.memory.version += 1
+            old = self.objects.get(path)
+            metadata = body.setdefault("metadata", {})
+            metadata["resourceVersion"] = str(self.memory.version)
+            metadata.setdefault("uid", old["metadata"]["uid"] if old else str(uuid.uuid4()))
+            metadata.setdefault("creationTimestamp", (old or {"metadata": {}})["metadata"].get("creationTimestamp", _now()))
+            same = old is not None and old.get("spec") == body.get("spec")
+            metadata["generation"] = (old or body)["metadata"].get("generation", 1) + (0 if same or old is None else 1)
+            self.objects[path] = body
+            return body
 
-    async def serve(self, request: Any) -> Any:
-        method, path = str(request.method.value if hasattr(request.method, "value") else request.method).upper(), request.url.path
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        method, path, raw = request.method, request.path, await request.read()
         self.requests.append((method, path))
         try:
             wait_s = self.fault(method, path)
             if wait_s:
                 await asyncio.sleep(wait_s)
-            answer = self._answer(method, path, dict(request.url.query), request.body, request.headers)
+            query, place = dict(request.query), Place.of(path)
+            is_list = method == "GET" and place is not None and place.name is None and place.plural in KINDS
+            if is_list and query.get("watch") in ("1", "true"):
+                return await self.memory.watch(request, path, query)
+            answer = self._list(path, query) if is_list else self._answer(method, path, query, raw, request.headers)
             self.after(method, path)
-            if isinstance(answer, list):
-                return web.Response(text="".join(json.dumps(event) + "\n" for event in answer), content_type="application/json")
             return web.json_response(answer)
         except Refuse as error:
             headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
@@ -88,8 +94,8 @@ class ApiServer:
         body = json.loads(raw) if raw else None
         if method == "GET" and path in self.objects:
             return self.objects[path]
-        if method == "GET" and path.rpartition("/")[2] in KINDS:
-            return self._list(path, query)
+        if path.endswith("/status"):
+            return self._tell(path.removesuffix("/status"), body)
         if method == "POST":
             metadata = body.setdefault("metadata", {})
             name = metadata.setdefault("name", metadata.get("generateName", "") + uuid.uuid4().hex[:6])
@@ -109,20 +115,21 @@ class ApiServer:
         return self._done(path, body if method == "PUT" else _merged(found, body))
 
     def _list(self, path: str, query: dict[str, str]) -> Any:
-        wanted = dict(pair.split("=") for pair in query.get("labelSelector", "").split(",") if pair)
-        name = query.get("fieldSelector", "").removeprefix("metadata.name=")
-        items = [
-            found
-            for where, found in sorted(self.objects.items())
-            if where.rpartition("/")[0] == path
-            and wanted.items() <= (found["metadata"].get("labels") or {}).items()
-            and name in ("", where.rpartition("/")[2])
-        ]
-        if query.get("watch"):
-            return [{"type": "ADDED", "object": found} for found in items][: self.watch_ends_after]
+        items = self.memory.list(path, query)
         begin, limit = int(query.get("continue", 0)), int(query.get("limit", 500))
         rest = str(begin + limit) if begin + limit < len(items) else ""
-        return {"items": items[begin : begin + limit], "metadata": {"continue": rest}}
+        place = Place.of(path)
+        assert place is not None
+        kind = {"apiVersion": place.type["apiVersion"], "kind": f"{place.type['kind']}List"}
+        return kind | {"items": items[begin : begin + limit], "metadata": {"continue": rest, "resourceVersion": str(self.memory.version)}}
+
+    def _tell(self, path: str, body: Object) -> Object:
+        """Write the status alone, as a controller does."""
+        found = self.objects.get(path)
+        if found is None:
+            raise Refuse(404, f"{path} not found")
+        self._check_version(found, body)
+        return copy.deepcopy(self.put(path, copy.deepcopy(found) | {"status": body.get("status")}))
 
     def _apply(self, path: str, body: Object, query: dict[str, str]) -> Object:
         manager, found = query["fieldManager"], copy.deepcopy(self.objects.get(path))
@@ -152,9 +159,8 @@ class ApiServer:
         return copy.deepcopy(done)
 
 
-KINDS = (
-    "pods", "endpointslices", "configmaps", "deployments", "httproutes", "leases", "events", "scaledobjects", "horizontalpodautoscalers",
-)  # fmt: skip
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _merged(old: Object, new: Object) -> Object:
@@ -185,10 +191,10 @@ def _leaves(body: Any, path: str = "") -> dict[str, str]:
 
 
 class _Handler(kmock.RawHandler):
-    """kmock's HTTP server, answering from an `ApiServer`."""
+    """kmock's HTTP server, answering from an `ApiServer`; kmock 0.8 itself cannot read ``/api/v1/namespaces``."""
 
-    async def _handle(self, request: Any) -> web.StreamResponse:
-        return await SERVED[id(self)].serve(request)
+    async def __call__(self, raw_request: web.BaseRequest) -> web.StreamResponse:
+        return await SERVED[id(self)].serve(raw_request)
 
 
 SERVED: dict[int, ApiServer] = {}
@@ -213,6 +219,7 @@ def api_server() -> Iterator[ApiServer]:
     try:
         yield server
     finally:
+        server.memory.closing.set()
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
         loop.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,14 +46,15 @@ class Cluster:
         Names of Deployments whose pods never get ready.
     """
 
-    def __init__(self, server: ApiServer) -> None:
+    paths = PATHS
+
+    def __init__(self, server: ApiServer, values: Mapping[str, Any] | None = None) -> None:
         self.server, self.broken = server, set[str]()
-        values = _rollout_values() | {"autoscaling": {"hpa": {"enabled": True}, "minReplicas": 2}}
-        for each in render(values).objects:
-            if each["kind"] in PATHS and "hook" not in json.dumps(each["metadata"].get("annotations") or {}):
+        for each in render(dict(values or rollout_values())).objects:
+            if each["kind"] in self.paths and "hook" not in json.dumps(each["metadata"].get("annotations") or {}):
                 body = copy.deepcopy(each)
                 body["metadata"]["owners"] = {}
-                server.put(PATHS[each["kind"]].format(NAMESPACE, each["metadata"]["name"]), body)
+                server.put(self.paths[each["kind"]].format(NAMESPACE, each["metadata"]["name"]), body)
         self.stable["spec"]["replicas"] = 3  # as the autoscaler has left it
         server.changed = self.control
         self.control()
@@ -71,6 +72,10 @@ class Cluster:
 
     def control(self) -> None:
         """Do what the controllers of Deployments, EndpointSlices and gateways do."""
+        with self.server.memory.lock:  # nobody sees a slice that is being made
+            self._control()
+
+    def _control(self) -> None:
         objects = self.server.objects
         for path in [path for path in objects if "/pods/" in path or "/endpointslices/" in path]:
             del objects[path]
@@ -87,9 +92,19 @@ class Cluster:
                 if number >= ready:
                     status |= {"state": {"waiting": {"reason": "ImagePullBackOff"}}}
                 objects[f"{NAMES.pods}/{pod}"] = {"metadata": {"name": pod, "labels": labels}, "status": {"containerStatuses": [status]}}
-            endpoints = [{"addresses": [f"10.0.0.{number}"], "conditions": {"ready": number < ready}} for number in range(count)]
-            service = {"kubernetes.io/service-name": name}
-            objects[f"{NAMES.endpoint_slices}/{name}-x"] = {"metadata": {"name": f"{name}-x", "labels": service}, "endpoints": endpoints}
+            objects[f"{NAMES.endpoint_slices}/{name}-x"] = {
+                "metadata": {"name": f"{name}-x", "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": name}},
+                **self.endpoints(name, count, ready),
+            }
+        self.answer_routes()
+
+    def endpoints(self, name: str, count: int, ready: int) -> dict[str, Any]:
+        """Where the pods of a Deployment are."""
+        return {"endpoints": [{"addresses": [f"10.0.0.{number}"], "conditions": {"ready": number < ready}} for number in range(count)]}
+
+    def answer_routes(self) -> None:
+        """Accept every route at once."""
+        objects = self.server.objects
         for path in [path for path in objects if "/httproutes/" in path]:
             seen = {"observedGeneration": objects[path]["metadata"].get("generation", 1), "status": "True"}
             conditions = [{"type": kind, **seen} for kind in ("Accepted", "ResolvedRefs")]
@@ -154,7 +169,9 @@ def cluster() -> Iterator[Cluster]:
         yield Cluster(server)
 
 
-def _rollout_values() -> dict[str, Any]:
+def rollout_values() -> dict[str, Any]:
+    """The chart's example for rollouts, with a scaler."""
     import yaml
 
-    return dict(yaml.safe_load((CHART / "ci" / "rollout-values.yaml").read_text()))
+    example = dict(yaml.safe_load((CHART / "ci" / "rollout-values.yaml").read_text()))
+    return example | {"autoscaling": {"hpa": {"enabled": True}, "minReplicas": 2}}

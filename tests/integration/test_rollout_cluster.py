@@ -220,6 +220,19 @@ def test_lists_are_read_to_their_last_page_and_watches_end(here: Cluster, monkey
     assert [found["metadata"]["name"] for found in api.watch(path, name, 1)] == [NAMES.rollout]
 
 
+def test_a_watch_brings_each_change_while_it_is_open(here: Cluster) -> None:
+    path = NAMES.config_map(NAMES.rollout)
+    watch = api_of(here.server).watch(NAMES.config_maps, NAMES.rollout, 30)
+    first = next(watch)
+    here.server.put(NAMES.config_map("another"), {"data": {}})
+    here.server.objects[path]["data"]["plan.toml"] = "changed in place"
+    second = next(watch)
+    assert second["data"]["plan.toml"] == "changed in place"
+    assert int(second["metadata"]["resourceVersion"]) > int(first["metadata"]["resourceVersion"])
+    here.server.objects.pop(path)
+    assert list(watch) == []
+
+
 def test_an_api_server_that_is_not_there_is_unavailable_not_wrong(here: Cluster) -> None:
     api = api_of(here.server)
     api._configuration.host = "http://127.0.0.1:9"
