@@ -23,4 +23,4 @@ def arm_of(samples: Samples) -> Arm:
 def batch_of(samples: Samples, canary: str, baseline: str) -> Batch:
     """Rows of two arms by name; one that is not there has no requests."""
     found, beside = (arm_of(samples.of_arm(name)) if name in samples.arms else no_requests() for name in (canary, baseline))
-    return Batch(found, beside)
+    return Batch(found, beside, unsent=samples.unsent, unanswered=samples.unanswered, lost_workers=samples.lost_workers)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from k8s.errors import Refused
 from k8s.rollout.plan import Plan
 from k8s.rollout.ports import Answers, Look, Source
-from loadtests.judge import Batch, Judge, JudgeError, Status, Verdict
+from loadtests.judge import Judge, JudgeError, Status, Verdict
+from loadtests.judge.arms import no_requests
 
 
 class AnswerJudge(Protocol):
@@ -49,7 +51,7 @@ class Jury:
         Refused
             It cannot be judged by what the plan asks.
         """
-        batch = look.batch if self._plan.compares(source) else Batch(canary=look.batch.canary)
+        batch = look.batch if self._plan.compares(source) else replace(look.batch, baseline=no_requests())
         try:
             self._judges[source].add(batch)
         except JudgeError as error:

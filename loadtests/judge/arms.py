@@ -100,10 +100,21 @@ def no_requests() -> Arm:
 
 @dataclass(frozen=True)
 class Batch:
-    """Requests since the batch before: of the canary, and of the baseline where two arms are judged."""
+    """Requests since the batch before: of the canary, and of the baseline where two arms are judged.
+
+    Attributes
+    ----------
+    unsent, unanswered
+        Further requests of both that were due and never sent, and that were sent and of which nobody knows what came.
+    lost_workers
+        Processes of the load generator that ended before they had told everything.
+    """
 
     canary: Arm = field(default_factory=no_requests)
     baseline: Arm = field(default_factory=no_requests)
+    unsent: int = 0
+    unanswered: int = 0
+    lost_workers: int = 0
 
 
 class Cutter:

@@ -27,6 +27,7 @@ class Fitness:
         self.requests = [0, 0]
         self._missing = [0, 0]
         self._late = self._measured = 0
+        self._unsent = self._unanswered = self._lost_workers = 0
         self._last_s = [-np.inf, -np.inf]
         self._since = [0, 0]
 
@@ -38,6 +39,9 @@ class Fitness:
     def add(self, batch: Batch) -> None:
         """Take in a batch."""
         arms = (batch.canary, batch.baseline)
+        self._unsent += batch.unsent
+        self._unanswered += batch.unanswered
+        self._lost_workers += batch.lost_workers
         for which, arm in enumerate(arms):
             self.requests[which] += len(arm)
             self._missing[which] += int(arm.missing().sum())
@@ -68,7 +72,24 @@ class Fitness:
             if requests and 100 * missing > self._policy.max_missing_pct * requests:
                 allowed = percent(self._policy.max_missing_pct)
                 found.append(f"{percent(100 * missing / requests)} of the {name}'s requests have no result, {allowed} are allowed")
-        if self._measured and 100 * self._late > MAX_LATE_PCT * self._measured:
-            late, allowed = percent(100 * self._late / self._measured), number(self._policy.max_lag_ms)
-            found.append(f"the load generator sent {late} of the requests over {allowed} ms late: give it more processor time or less load")
-        return tuple(found)
+        return (*found, *self._of_generator())
+
+    def _of_generator(self) -> list[str]:
+        """Say what the load generator did wrong; each sentence begins with it."""
+        found = []
+        late, due = self._late + self._unsent, self._measured + self._unsent
+        if due and 100 * late > MAX_LATE_PCT * due:
+            share, allowed = percent(100 * late / due), f"{number(self._policy.max_lag_ms)} ms late{' or not at all' * (self._unsent > 0)}"
+            found.append(f"the load generator sent {share} of the requests over {allowed}: give it more processor time or less load")
+        if self._lost_workers:
+            lost = (
+                "1 process, and what came of its requests"
+                if self._lost_workers == 1
+                else f"{self._lost_workers} processes and their requests"
+            )
+            found.append(f"the load generator lost {lost}")
+        sent = sum(self.requests) + self._unanswered
+        if 100 * self._unanswered > self._policy.max_missing_pct * sent:
+            share, allowed = percent(100 * self._unanswered / sent), percent(self._policy.max_missing_pct)
+            found.append(f"the load generator does not know what came of {share} of the requests, {allowed} are allowed")
+        return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 from k8s.errors import NotHeld, Refused, RolloutError, Settled, Unavailable
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
-from k8s.rollout.ports import Weights
+from k8s.rollout.plan import Step
+from k8s.rollout.ports import Arm, Look, Weights
 from k8s.rollout.record import Request
 from k8s.rollout.start import begin
 from tests.rollouts import NEW, PLAN, Town, is_settled, plan, roll_out
@@ -264,6 +267,23 @@ def test_traffic_that_cannot_be_looked_at_passes_nothing(tmp_path: Path) -> None
     record = roll_out(town, plan(step=[{"weight_pct": 10, "timeout_s": 50}]))
     assert (record.outcome, record.conclusion) == ("rolled_back", "inconclusive")
     assert [entry.what for entry in record.timeline].count("blind") == 1
+
+
+def test_a_step_whose_load_generator_lost_a_process_does_not_pass(tmp_path: Path) -> None:
+    class Crippled(Town):
+        def look(self) -> Mapping[Arm, Look]:
+            lost = self.facts["log"].count("begin step 0 %")
+            return {arm: replace(seen, batch=replace(seen.batch, lost_workers=lost)) for arm, seen in super().look().items()}
+
+        def begin(self, step: Step, arms: Sequence[Arm]) -> None:
+            super().begin(step, arms)
+            self.do(f"begin step {step.title}")
+
+    town = Crippled(tmp_path)
+    record = roll_out(town)
+    assert (record.outcome, record.conclusion) == ("rolled_back", "inconclusive")
+    assert "the load generator lost" in record.why
+    is_settled(town, record)
 
 
 def test_the_engine_of_a_lost_lease_stops_at_its_next_write(tmp_path: Path) -> None:

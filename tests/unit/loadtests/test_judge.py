@@ -157,6 +157,32 @@ def test_a_late_generator_is_neither_passed_nor_failed() -> None:
     assert judged(arm(1000, 1, lag_ms=unknown), arm(1000, 2, lag_ms=unknown)).status == "inconclusive"
 
 
+@pytest.mark.parametrize(
+    ("against", "told"),
+    [
+        ({"unsent": 300}, "the load generator sent 2.44 % of the requests over 10 ms late or not at all"),
+        ({"unanswered": 300}, "the load generator does not know what came of 2.44 % of the requests, 1 % are allowed"),
+        ({"lost_workers": 1}, "the load generator lost 1 process, and what came of its requests"),
+        ({"lost_workers": 2}, "the load generator lost 2 processes and their requests"),
+    ],
+)
+def test_what_a_generator_did_not_do_never_passes(against: dict[str, int], told: str) -> None:
+    on_time = {"lag_ms": np.full(6000, 0.1)}
+    judge = Judge()
+    judge.add(Batch(arm(6000, 1, **on_time), arm(6000, 2, **on_time)))
+    assert judge.verdict().status == "pass"
+    judge.add(Batch(**against))
+    verdict = judge.verdict()
+    assert verdict.status == "inconclusive"
+    assert told in verdict.sentence
+
+
+def test_a_few_requests_without_an_answer_are_nothing_to_speak_of() -> None:
+    judge = Judge()
+    judge.add(Batch(arm(6000, 1), arm(6000, 2), unsent=0, unanswered=100))
+    assert judge.verdict().status == "pass"
+
+
 def test_missing_results_never_pass() -> None:
     canary = arm(6000, 1)
     canary.latency_ms[::50] = np.nan
