@@ -191,11 +191,11 @@ class Town:
         return replace(World(self, self, {"synthetic": self}, journal, lease, self), **changes)
 
 
-def roll_out(town: Town, asked: Plan | None = None, name: str = "engine", **changes: Any) -> Any:
+def roll_out(town: Town, asked: Plan | None = None, name: str = "engine", *, key: str | None = None, **changes: Any) -> Any:
     """Begin, or go on, and run until it is over; the record."""
     world = town.world(name, **changes)
     with held(world.lease, town, wait_s=0):
-        return begin(world, "ranker", asked or plan(), NEW, name).run()
+        return begin(world, "ranker", asked or plan(), NEW, name, key=key).run()
 
 
 def is_settled(town: Town, record: Any) -> None:

@@ -19,6 +19,7 @@ def start(
     context: Context = None,
     folder: Folder = None,
     release: Annotated[str | None, typer.Option(help="Name of the release, for people.")] = None,
+    key: Annotated[str | None, typer.Option(help="Names this request: asked again when its rollout is over, it begins nothing.")] = None,
     image: Annotated[str | None, typer.Option(help="Cluster: image of the release, name@sha256:…; else the chart's canary.image.")] = None,
     take_over: Annotated[list[str] | None, typer.Option(help="Cluster: manager whose part of stable is taken over; repeated.")] = None,
     values: Annotated[Path | None, typer.Option(help="Cluster: promote by writing this values file (GitOps).")] = None,
@@ -54,8 +55,12 @@ def start(
             wanted = here.release(release, image)
             world = here.world(asked, engine, gateway=gateway, prometheus=prometheus, requests_file=requests_file, notices=[tell])
         with held(world.lease, world.clock):
-            carrying = begin(world, str(place), asked, wanted, engine)
+            carrying = begin(world, str(place), asked, wanted, engine, key=key)
             begun = True
+            if carrying.record.is_over:
+                over = carrying.record
+                said = str(over.outcome).replace("_", " ")
+                typer.echo(f"rollout {over.id}, asked for by the same key, is over, {said}: {over.why}", err=True)
             record = carrying.run()
     except KeyboardInterrupt:
         typer.echo("interrupted: weights stay as they are; start again to go on, or abort", err=True)

@@ -134,6 +134,8 @@ class Record(_Model):
         What the judge, the canary's health or the clock made of the release; None: nothing yet, or a person decided.
     progress
         How far the step is, in words.
+    key
+        Names the request that began it, or went on with it last: asked once more when it is over, it begins nothing.
     """
 
     schema_version: int = RECORD_SCHEMA_VERSION
@@ -165,6 +167,7 @@ class Record(_Model):
     handled: str | None = None
     timeline: tuple[Entry, ...] = ()
     verdicts: tuple[Judged, ...] = ()
+    key: str | None = None
 
     @property
     def is_over(self) -> bool:

@@ -52,8 +52,14 @@ def held(lease: Lease, clock: Clock, wait_s: float = LEASE_WAIT_S) -> Iterator[N
             lease.release()
 
 
-def begin(world: World, service: str, plan: Plan, release: Release, name: str) -> Engine:
+def begin(world: World, service: str, plan: Plan, release: Release, name: str, *, key: str | None = None) -> Engine:
     """Begin a rollout; where one of this release is under way, go on with that, by the plan it began with. The lease must be held.
+
+    Parameters
+    ----------
+    key
+        Names this request. Where the last rollout has the same and is over, nothing is begun: the engine returned has its record, and
+        nothing to do. So whoever did not hear the end of it can ask again.
 
     Raises
     ------
@@ -63,12 +69,14 @@ def begin(world: World, service: str, plan: Plan, release: Release, name: str) -
         There is nothing to roll out.
     """
     stored = Patience(world.clock, plan.times.api_s).call(world.journal.load)
+    if stored is not None and stored.record.is_over and key is not None and stored.record.key == key:
+        return _engine(world, stored, name)
     if stored is not None and not stored.record.is_over:
         under_way = stored.record
         if under_way.release != release:
             raise Refused(f"rollout {under_way.id} of {under_way.release.name} is {under_way.phase}: abort it, or wait until it is over")
-        return _engine(world, stored, name)
-    fresh = _fresh(world, service, plan, release, name)
+        return _engine(world, stored, name, key)
+    fresh = _fresh(world, service, plan, release, name).model_copy(update={"key": key})
     ledger = Ledger(fresh, stored.version if stored else None, world.journal, world.clock, world.notices)
     ledger.save(what="started", detail=f"{release.name} by plan {plan.name}, over {ledger.record.old_release.name}")
     return Engine(world, ledger, name)
@@ -88,9 +96,13 @@ def go_on(world: World, name: str) -> Engine:
     return _engine(world, stored, name)
 
 
-def _engine(world: World, stored: Stored, name: str) -> Engine:
-    _check_sources(world, stored.record.plan)
-    return Engine(world, Ledger(stored.record, stored.version, world.journal, world.clock, world.notices), name)
+def _engine(world: World, stored: Stored, name: str, key: str | None = None) -> Engine:
+    record = stored.record
+    if not record.is_over:
+        _check_sources(world, record.plan)
+    if key is not None:  # stored by the engine's first write
+        record = record.model_copy(update={"key": key})
+    return Engine(world, Ledger(record, stored.version, world.journal, world.clock, world.notices), name)
 
 
 def _check_sources(world: World, plan: Plan) -> None:

@@ -119,6 +119,8 @@ def test_the_job_rolls_out_by_a_plan_that_comes_along_or_one_of_ones_own() -> No
     own = command({"rollout.plan": 'name = "own"\n', "rollout.job.options": ["--gateway=http://gateway"]})
     assert own[own.index("--plan") + 1] == "/rollout/plan.toml"
     assert own[-1] == "--gateway=http://gateway"
+    job = render(changed(MINIMAL, JOB)).one("Job")["metadata"]["name"]
+    assert command({})[command({}).index("--key") + 1] == job
     rendering = render(changed(MINIMAL, {**JOB, "rollout.plan": 'name = "own"\n'}))
     assert rendering.named("ConfigMap", f"{NAME}-rollout")["data"]["plan.toml"] == 'name = "own"\n'
 

@@ -33,7 +33,7 @@ def _run(folder: Path, slow: float, tell: Callable[[str], None]) -> None:
     """Roll out; `tell` is called after each write to the journal, and after each action, before the journal knows of it."""
     town = Town(folder, slow=slow, slow_from_pct=10)
     town.after = tell
-    roll_out(town, plan(step=STEPS, objectives=LATENCY_ALONE), journal=CountingJournal(folder / "journal", tell))
+    roll_out(town, plan(step=STEPS, objectives=LATENCY_ALONE), key="once", journal=CountingJournal(folder / "journal", tell))
 
 
 def _killed_at(point: int, folder: Path, slow: float) -> None:
@@ -70,8 +70,7 @@ def test_killed_after_any_action_or_any_write_the_next_engine_brings_it_to_its_r
         _killed_at(point, folder, slow)
         town = Town(folder, slow=slow, slow_from_pct=10)
         town.facts["now"] += 5
-        record = roll_out(town, plan(step=STEPS, objectives=LATENCY_ALONE), name="next")
-        if point == len(points):  # it was over: the next engine has begun another one, of a release that stable may run already
-            continue
+        record = roll_out(town, plan(step=STEPS, objectives=LATENCY_ALONE), name="next", key="once")
+        assert DiskJournal(folder / "journal").history() == [record], f"killed at point {point}, it was begun anew"
         assert record.outcome == outcome, f"killed at point {point}, after {points[point - 1]}"
         is_settled(town, record)

@@ -66,6 +66,18 @@ def test_start_waits_for_the_end_and_says_by_its_exit_code_what_came_of_it(
     assert json.loads(status.stdout)["outcome"] == outcome
 
 
+def test_asked_again_by_the_same_key_it_ends_with_the_same_code_and_says_why(
+    here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _loads(monkeypatch, 2.0)
+    words = ["start", *HERE, "--plan", _plan_file(tmp_path), "--key", "job-1"]
+    assert RUN.invoke(cli.app, words).exit_code == 1
+    again = RUN.invoke(cli.app, [*words, "--json"])
+    assert again.exit_code == 1, again.output
+    assert "asked for by the same key, is over, rolled back: Failed" in again.stderr
+    assert len(json.loads(RUN.invoke(cli.app, ["history", *HERE, "--json"]).stdout)) == 1
+
+
 def test_a_release_that_stable_runs_already_is_no_failure(here: Cluster) -> None:
     data = here.server.objects[NAMES.config_map(NAMES.rollout)]["data"]
     data["canary.json"] = data["baseline.json"].replace('"baseline"', '"canary"')
