@@ -30,13 +30,14 @@ def start(
     stable: Annotated[Path | None, typer.Option(help="Local: bundle that stable serves, where nothing is served yet.")] = None,
     port: Port = LAPTOP_PORT,
     requests_file: Annotated[Path | None, typer.Option(help="Recorded requests to send and to compare answers on, one a line.")] = None,
+    supersede: Annotated[bool, typer.Option("--supersede", help="Put another release that is under way back first.")] = False,
     report: Annotated[Path | None, typer.Option(help="Folder for report.json and report.html at the end.")] = None,
     as_json: Json = False,
 ) -> None:
     """Begin a rollout, or go on with the one that was interrupted, and wait for its end."""
     from k8s.errors import RolloutError, Settled
     from k8s.rollout.plan import load_plan
-    from k8s.rollout.start import begin, engine_name, held
+    from k8s.rollout.start import begin, engine_name, held, person
     from k8s.showing import tell
     from serving.contract.errors import PilotageError
 
@@ -55,7 +56,8 @@ def start(
             wanted = here.release(release, image)
             world = here.world(asked, engine, gateway=gateway, prometheus=prometheus, requests_file=requests_file, notices=[tell])
         with held(world.lease, world.clock):
-            carrying = begin(world, str(place), asked, wanted, engine, key=key)
+            by = (key or person()) if supersede else None
+            carrying = begin(world, str(place), asked, wanted, engine, key=key, superseded_by=by)
             begun = True
             if carrying.record.is_over:
                 over = carrying.record

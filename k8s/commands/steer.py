@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -51,9 +49,7 @@ def abort(
     as_json: Json = False,
 ) -> None:
     """Put everything back, and wait until that is done; where no engine is at work any more, by this command itself."""
-    from dataclasses import replace
-
-    from k8s.rollout.start import engine_name, go_on, held
+    from k8s.rollout.start import engine_name, held, put_back
     from k8s.showing import tell
     from serving.contract.errors import PilotageError
 
@@ -68,9 +64,8 @@ def abort(
             world = laptop(folder, port).world(quiet, engine, notices=[tell])
         else:
             world = installation(place).world(quiet, engine, notices=[tell])
-        silent: Any = _Silence()
         with held(world.lease, world.clock):
-            record = go_on(replace(world, traffic=dict.fromkeys(record.plan.sources, silent)), engine).run()
+            record = put_back(world, record, engine)
     except PilotageError as error:
         fail(error)
     finish(record, None, as_json=as_json)
@@ -88,22 +83,8 @@ def stop(*, folder: Annotated[Path, typer.Option(help="Local: folder of rollouts
         fail(error)
 
 
-class _Silence:
-    """Traffic that is none."""
-
-    def begin(self, step: Any, arms: Any) -> None:
-        """Send nothing."""
-
-    def look(self) -> dict[Any, Any]:
-        """See nothing."""
-        return {}
-
-    def end(self) -> None:
-        """Nothing to end."""
-
-
 def _ask(wish: Wish, place: Place, reason: str) -> None:
-    from k8s.rollout.record import Request
+    from k8s.rollout.start import ask, person
     from serving.contract.errors import PilotageError
 
     try:
@@ -111,7 +92,7 @@ def _ask(wish: Wish, place: Place, reason: str) -> None:
         record = current(journal)
         if record.is_over:
             raise wrong(f"rollout {record.id} is over: {record.outcome}")
-        journal.ask(Request(id=secrets.token_hex(4), wish=wish, by=getpass.getuser(), at_s=time.time(), reason=reason))
+        ask(journal, record, wish, by=person(), at_s=time.time(), reason=reason)
     except PilotageError as error:
         fail(error)
     typer.echo(f"asked the engine of {record.id} to {wish}; `pilotage rollout status` says what came of it", err=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from k8s.errors import NotHeld, Refused, RolloutError, Settled
@@ -14,9 +16,9 @@ from k8s.rollout.engine import Engine
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan, Times
-from k8s.rollout.ports import Clock, Lease, Release, Stored
-from k8s.rollout.record import Record
-from k8s.rollout.world import World
+from k8s.rollout.ports import Clock, Journal, Lease, Release, Stored
+from k8s.rollout.record import Record, Request, Wish
+from k8s.rollout.world import Silence, World
 
 LEASE_WAIT_S = 60.0
 """For the lease of an engine that died: it runs out after `LEASE_S` (30 s) of the cluster's lease, and clocks differ by some seconds."""
@@ -25,6 +27,14 @@ LEASE_WAIT_S = 60.0
 def engine_name() -> str:
     """Name this engine unlike all others, and so that a person finds it."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def person() -> str:
+    """Name whoever asks, as far as this machine knows; in a pod nobody may have a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 @contextmanager
@@ -52,7 +62,9 @@ def held(lease: Lease, clock: Clock, wait_s: float = LEASE_WAIT_S) -> Iterator[N
             lease.release()
 
 
-def begin(world: World, service: str, plan: Plan, release: Release, name: str, *, key: str | None = None) -> Engine:
+def begin(
+    world: World, service: str, plan: Plan, release: Release, name: str, *, key: str | None = None, superseded_by: str | None = None
+) -> Engine:
     """Begin a rollout; where one of this release is under way, go on with that, by the plan it began with. The lease must be held.
 
     Parameters
@@ -60,6 +72,8 @@ def begin(world: World, service: str, plan: Plan, release: Release, name: str, *
     key
         Names this request. Where the last rollout has the same and is over, nothing is begun: the engine returned has its record, and
         nothing to do. So whoever did not hear the end of it can ask again.
+    superseded_by
+        Who asks, where another release that is under way is to be put back first; None: it is left alone, and this one refused.
 
     Raises
     ------
@@ -68,15 +82,27 @@ def begin(world: World, service: str, plan: Plan, release: Release, name: str, *
     Settled
         There is nothing to roll out.
     """
-    stored = Patience(world.clock, plan.times.api_s).call(world.journal.load)
+    patience = Patience(world.clock, plan.times.api_s)
+    stored = patience.call(world.journal.load)
     if stored is not None and stored.record.is_over and key is not None and stored.record.key == key:
         return _engine(world, stored, name)
     if stored is not None and not stored.record.is_over:
         under_way = stored.record
-        if under_way.release != release:
-            raise Refused(f"rollout {under_way.id} of {under_way.release.name} is {under_way.phase}: abort it, or wait until it is over")
-        return _engine(world, stored, name, key)
-    fresh = _fresh(world, service, plan, release, name).model_copy(update={"key": key})
+        if under_way.release == release:
+            return _engine(world, stored, name, key)
+        if superseded_by is None:
+            raise Refused(
+                f"rollout {under_way.id} of {under_way.release.name} is {under_way.phase}: abort it, wait until it is over, or have it put"
+                " back first (--supersede)"
+            )
+        why, now_s = f"superseded by {release.name}", world.clock.now_s()
+        patience.call(lambda: ask(world.journal, under_way, "abort", by=superseded_by, at_s=now_s, reason=why))
+        put_back(world, under_way, name)
+        stored = patience.call(world.journal.load)
+    before = patience.call(world.journal.request)
+    fresh = _fresh(world, service, plan, release, name)
+    # What was asked of the rollout before is not asked of this one, whatever the clock of the asker said.
+    fresh = fresh.model_copy(update={"key": key, "handled": before.id if before else None})
     ledger = Ledger(fresh, stored.version if stored else None, world.journal, world.clock, world.notices)
     ledger.save(what="started", detail=f"{release.name} by plan {plan.name}, over {ledger.record.old_release.name}")
     return Engine(world, ledger, name)
@@ -94,6 +120,21 @@ def go_on(world: World, name: str) -> Engine:
     if stored is None:
         raise RolloutError("there is no rollout to go on with: start one")
     return _engine(world, stored, name)
+
+
+def ask(journal: Journal, record: Record, wish: Wish, *, by: str, at_s: float, reason: str) -> None:
+    """Write down what is asked of a rollout; its engine does it at its next look."""
+    # Clocks of two machines differ: what is asked of a rollout is never older than the rollout.
+    journal.ask(Request(id=secrets.token_hex(4), wish=wish, by=by, at_s=max(at_s, record.started_s), reason=reason))
+
+
+def put_back(world: World, record: Record, name: str) -> Record:
+    """Carry a rollout that was asked to abort to its end. The lease must be held.
+
+    Going back loads nothing, and looks at no traffic: what the record's plan would look at need not be set up.
+    """
+    traffic = {source: world.traffic.get(source, Silence()) for source in record.plan.sources}
+    return go_on(replace(world, traffic=traffic, answers=None), name).run()
 
 
 def _engine(world: World, stored: Stored, name: str, key: str | None = None) -> Engine:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from k8s.rollout.jury import AnswerJudges
-from k8s.rollout.ports import Clock, Fleet, Journal, Lease, Notice, Router, Source, Traffic
+from k8s.rollout.plan import Step
+from k8s.rollout.ports import Arm, Clock, Fleet, Journal, Lease, Look, Notice, Router, Source, Traffic
 
 
 @dataclass(frozen=True)
@@ -29,3 +30,17 @@ class World:
     clock: Clock
     answers: AnswerJudges | None = None
     notices: Sequence[Notice] = ()
+
+
+class Silence:
+    """Traffic that is none."""
+
+    def begin(self, step: Step, arms: Sequence[Arm]) -> None:
+        """Send nothing."""
+
+    def look(self) -> Mapping[Arm, Look]:
+        """See nothing."""
+        return {}
+
+    def end(self) -> None:
+        """Nothing to end."""

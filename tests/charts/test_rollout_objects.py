@@ -121,6 +121,7 @@ def test_the_job_rolls_out_by_a_plan_that_comes_along_or_one_of_ones_own() -> No
     assert own[-1] == "--gateway=http://gateway"
     job = render(changed(MINIMAL, JOB)).one("Job")["metadata"]["name"]
     assert command({})[command({}).index("--key") + 1] == job
+    assert "--supersede" in command({})
     rendering = render(changed(MINIMAL, {**JOB, "rollout.plan": 'name = "own"\n'}))
     assert rendering.named("ConfigMap", f"{NAME}-rollout")["data"]["plan.toml"] == 'name = "own"\n'
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from k8s import cli
 from k8s.installation import Installation
 from k8s.rollout.disk import DiskJournal
-from k8s.rollout.plan import Plan
+from k8s.rollout.plan import Plan, load_plan
 from k8s.rollout.start import begin
 from tests.clusters import NAMES, Cluster, Load, api_of, cluster
 from tests.rollouts import NEW, PLAN, Town, plan, roll_out
@@ -85,6 +85,36 @@ def test_a_release_that_stable_runs_already_is_no_failure(here: Cluster) -> None
     assert result.exit_code == 0, result.output
     assert "already" in result.stderr
     assert "start again" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("phase", "outcome"), [("warming", "rolled_back"), ("stepping", "rolled_back"), ("promoting", "rolled_back"), ("returning", "promoted")]
+)
+def test_another_release_supersedes_one_that_no_engine_carries_on(
+    phase: str, outcome: str, here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _loads(monkeypatch, 1.0)
+    long = {"step": [{"weight_pct": 10, "bake_s": 600}]} if phase == "stepping" else {}
+    installation, asked = Installation(NAMES, api_of(here.server)), load_plan(_plan_file(tmp_path, **long))
+    world = installation.world(asked, "dead")
+    dead = begin(world, NAMES.name, asked, installation.release("first", None), "dead")
+    while dead.record.phase != phase:
+        dead.tick()
+    if phase in ("stepping", "promoting"):
+        dead.tick()  # what the phase is for: weight to the canary, the release to stable
+    world.lease.release()  # as if its time had run out
+    newer = f"registry.example/pilotage@sha256:{'7' * 64}"
+    words = ["start", *HERE, "--plan", _plan_file(tmp_path), "--image", newer, "--release", "second", "--key", "job-2"]
+    refused = RUN.invoke(cli.app, words)
+    assert refused.exit_code == 3
+    assert f"of first is {phase}: abort it" in refused.stderr
+    result = RUN.invoke(cli.app, [*words, "--supersede"])
+    assert result.exit_code == 0, result.output
+    first, second = installation.journal.history()
+    assert (first.outcome, second.outcome, second.release.name) == (outcome, "promoted", "second")
+    assert any("abort, asked by job-2: superseded by second" in entry.detail for entry in first.timeline)
+    assert here.image("stable") == newer
+    assert NAMES.route not in here.server.objects
 
 
 def test_an_undecided_rollout_ends_with_its_own_code(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
