@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from loadtests.lag import GeneratorLag, assess
-from loadtests.samples import Samples, read_samples, write_samples
+from loadtests.samples import COUNTS, Samples, read_samples, write_samples
 from serving.contract.errors import SettingsError
 from serving.contract.files import write_bytes
 
@@ -59,21 +59,24 @@ class StreamWriter:
             stale.unlink(missing_ok=True)
 
     def add(self, samples: Samples) -> None:
-        """Write a chunk; nothing where there are no rows."""
-        if len(samples):
+        """Write a chunk; nothing where it would tell nothing."""
+        if not tells_nothing(samples):
             self._chunks += 1
             write_samples(samples, chunk_path(self._folder, self._chunks), compressed=False)
 
     def end(self, whole: Samples) -> None:
         """Say that this was all."""
-        end = StreamEnd(
-            chunks=self._chunks,
-            requests=len(whole),
-            unanswered=whole.unanswered,
-            cut_short=whole.cut_short,
-            generator=assess(whole),
-        )
-        write_bytes(self._folder / END_NAME, end.model_dump_json(indent=2).encode() + b"\n")
+        write_bytes(self._folder / END_NAME, end_of(self._chunks, whole).model_dump_json(indent=2).encode() + b"\n")
+
+
+def tells_nothing(samples: Samples) -> bool:
+    """Whether nothing happened: no request ended, and none was lost."""
+    return not len(samples) and not any(getattr(samples, name) for name in COUNTS)
+
+
+def end_of(chunks: int, whole: Samples) -> StreamEnd:
+    """Sum a test up."""
+    return StreamEnd(chunks=chunks, requests=len(whole), unanswered=whole.unanswered, cut_short=whole.cut_short, generator=assess(whole))
 
 
 class StreamReader:

@@ -29,6 +29,9 @@ STAGES = {
     "demo": ("pilotage.demo", "All of it in one go, on real clicks."),
 }
 
+# What no person types: the chart's pods do.
+HIDDEN = {"load-node": ("loadtests.node", "Become a Locust process of a distributed load test.")}
+
 INFRASTRUCTURE = 3
 
 
@@ -40,17 +43,19 @@ class _Lazy(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return what the list of commands needs: a name and a line, nothing imported."""
-        if cmd_name not in STAGES:
+        found = (STAGES | HIDDEN).get(cmd_name)
+        if found is None:
             return None
         line = typer.Typer(add_completion=False)
-        line.command(cmd_name, help=STAGES[cmd_name][1])(lambda: None)
+        line.command(cmd_name, help=found[1])(lambda: None)
         return get_command(line)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the stage that is called."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name in STAGES:
-            command = get_command(importlib.import_module(STAGES[name][0]).app)
+        found = (STAGES | HIDDEN).get(str(name))
+        if found is not None:
+            command = get_command(importlib.import_module(found[0]).app)
             command.name = name
         return name, command, rest
 

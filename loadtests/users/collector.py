@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Protocol
 
 import gevent
 from gevent.event import Event
@@ -12,7 +12,18 @@ from gevent.lock import Semaphore
 
 from loadtests.recorder import Recorder
 from loadtests.samples import Samples, joined
-from loadtests.stream import StreamWriter
+
+
+class Stream(Protocol):
+    """Takes down chunks while the load runs."""
+
+    def add(self, samples: Samples) -> None:
+        """Write a chunk."""
+        ...
+
+    def end(self, whole: Samples) -> None:
+        """Say that this was all."""
+        ...
 
 
 class Collector:
@@ -21,15 +32,15 @@ class Collector:
     Parameters
     ----------
     stream
-        Folder for chunks while the load runs; None writes none.
+        Where chunks go while the load runs; None writes none.
     senders
         How many hand over.
     """
 
-    def __init__(self, stream: Path | None, senders: int) -> None:
+    def __init__(self, stream: Stream | None, senders: int) -> None:
         self._parts: list[Samples] = []
         self._fresh: list[Samples] = []
-        self._writer = None if stream is None else StreamWriter(stream)
+        self._writer = stream
         self._senders = senders
         self._writing = Semaphore()
         self.started_at = datetime.now(UTC)

@@ -18,7 +18,7 @@ from loadtests.errors import LoadTestError, NoSamples
 from loadtests.server_side import Scrape
 from loadtests.users.collector import Collector
 from loadtests.users.load_run import LAST_ANSWERS_S, LoadRun
-from loadtests.users.options import Plan, plan_of, stream_folder, users_for
+from loadtests.users.options import Plan, plan_of, stream_of, users_for
 from loadtests.users.reporting import look_at_service, write_reports
 from loadtests.users.source import Load, make_load
 from loadtests.users.workers import Master, Worker
@@ -147,7 +147,7 @@ class Control:
         return replace(plan, duration_s=max(run_time - (time.monotonic() - self._started_s) - PAGE_MARGIN_S, PAGE_MARGIN_S))
 
     def _new_collector(self, senders: int) -> Collector:
-        return Collector(stream_folder(self._environment.parsed_options), senders)
+        return Collector(stream_of(self._environment.parsed_options), senders)
 
     def _await_end(self, collector: Collector) -> None:
         collector.done.wait()

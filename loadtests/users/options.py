@@ -9,12 +9,18 @@ from typing import Any
 from loadtests.arms import Arm, parse_arms
 from loadtests.arrivals import Arrivals, Closed, parse_arrivals, peak_rps, schedule
 from loadtests.load_profile import MAX_DURATION_S, LoadProfile, load_profile, replaced
+from loadtests.log_lines import LogWriter
 from loadtests.sources.traffic import parse_traffic
+from loadtests.stream import StreamWriter
+from loadtests.users.collector import Stream
 from loadtests.users.dispatch import Share
 
 MIN_USERS, MAX_USERS = 16, 1000
 """Bounds of what `users_for` chooses: an idle user costs little, starting a thousand takes a quarter of a second."""
 
+
+TO_LOG = "-"
+"""For `--stream`: what a pod writes is in its log."""
 
 PLAIN = LoadProfile(name="options", description="What the options say.", arrivals=Closed(), duration_s=MAX_DURATION_S)
 """Where no profile is named. Its end stands for none: Locust's own clock, or `--samples`, ends the load."""
@@ -157,10 +163,12 @@ def add_options(parser: Any) -> None:
         "--stream",
         default="",
         env_var="PILOTAGE_LOADTEST_STREAM",
-        help="write samples here about once a second while the load runs (default: no files)",
+        help="write samples to files in this folder, or, with -, to standard output, about once a second while the load runs",
     )
 
 
-def stream_folder(options: Any) -> Path | None:
-    """Return the folder for chunks."""
-    return Path(options.stream) if options.stream else None
+def stream_of(options: Any) -> Stream | None:
+    """Return what takes the chunks down."""
+    if options.stream == TO_LOG:
+        return LogWriter()
+    return StreamWriter(Path(options.stream)) if options.stream else None
