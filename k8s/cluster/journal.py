@@ -1,4 +1,7 @@
-"""The journal as a ConfigMap, owned by server-side apply: the engine its record, whoever asks for something the request."""
+"""The journal as a ConfigMap, owned by server-side apply: the engine its record, whoever asks for something the request.
+
+It goes with the installation: one that is left of an earlier installation says nothing about this one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from k8s.cluster.api import MANAGER, Api, FieldConflict, Object
+from k8s.cluster.belonging import Belonging
 from k8s.cluster.names import Names
 from k8s.errors import Conflict, Refused
 from k8s.rollout.ports import Stored
@@ -34,10 +38,11 @@ class ConfigMapJournal:
     def __init__(self, api: Api, names: Names) -> None:
         self._api, self._names = api, names
         self._path = names.config_map(names.journal)
+        self._belonging = Belonging(api, names)
 
     def load(self) -> Stored | None:
         """Return the record of the current or last rollout."""
-        return _stored(self._api.get(self._path))
+        return _stored(self._read())
 
     def save(self, record: Record, expected_version: str | None) -> str:
         """Write the record; a finished one that gives way goes into the history."""
@@ -45,13 +50,16 @@ class ConfigMapJournal:
         for _ in range(TRIES):
             found = self._api.get(self._path)
             stored = _stored(found)
+            if stored is not None and expected_version is None and self._belonging.is_gone(found or {}):
+                self._apply({}, HISTORY_MANAGER, found, force=True)  # its history goes too
+                found, stored = self._api.get(self._path), None
             if (stored.version if stored else None) != expected_version:
                 raise Conflict(f"{self._names.journal} was written by another engine since it was read")
             if stored is not None and stored.record.id != record.id:
                 self._keep(found, stored.record)
                 found = self._api.get(self._path)
             try:
-                self._apply({"data": {RECORD: text}}, MANAGER, found)
+                self._apply({"data": {RECORD: text}, "metadata": self._belonging.metadata}, MANAGER, found)
             except FieldConflict as error:
                 raise Refused(f"{error}: the record of a rollout is nobody else's to write") from error
             except Conflict:
@@ -61,7 +69,7 @@ class ConfigMapJournal:
 
     def history(self) -> list[Record]:
         """Return finished rollouts and the current one, oldest first."""
-        found = self._api.get(self._path)
+        found = self._read()
         stored = _stored(found)
         return [*_finished(found), *([stored.record] if stored else [])]
 
@@ -77,6 +85,11 @@ class ConfigMapJournal:
     def ask(self, request: Request) -> None:
         """Write down what a person asks for."""
         self._apply({"metadata": {"annotations": {REQUEST_ANNOTATION: request.model_dump_json()}}}, REQUEST_MANAGER, None, force=True)
+
+    def _read(self) -> Object | None:
+        """Read it, where it is not that of an earlier installation: going on with that one would change this one."""
+        found = self._api.get(self._path)
+        return None if found is not None and self._belonging.is_gone(found) else found
 
     def _keep(self, found: Object | None, finished: Record) -> None:
         kept = [*_finished(found), finished][-MAX_FINISHED:]

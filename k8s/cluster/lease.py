@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from k8s.cluster.api import Api, Object
+from k8s.cluster.belonging import Belonging
 from k8s.cluster.names import Names
 from k8s.errors import Conflict, NotHeld, Unavailable
 from k8s.rollout.ports import Clock
@@ -21,6 +22,7 @@ class ClusterLease:
     def __init__(self, api: Api, names: Names, clock: Clock, name: str) -> None:
         self._api, self._names, self._clock, self._name = api, names, clock, name
         self._path = f"{names.leases}/{names.rollout}"
+        self._belonging = Belonging(api, names)
         self._seen: tuple[str, str] | None = None
         self._seen_s = 0.0
 
@@ -40,6 +42,7 @@ class ClusterLease:
             if left_s > 0:
                 raise NotHeld(f"engine {holder} is at work on {self._names.name}; if it is dead, its lease runs out in {left_s:.0f} s")
         try:
+            found["metadata"] |= self._belonging.metadata
             self._write(found, self._name, taken=holder != self._name)
         except Conflict as error:
             raise NotHeld(f"another engine took {self._names.rollout} at the same moment") from error
@@ -70,7 +73,7 @@ class ClusterLease:
     def _create(self) -> None:
         now = self._now()
         spec = {"holderIdentity": self._name, "leaseDurationSeconds": LEASE_S, "acquireTime": now, "renewTime": now, "leaseTransitions": 0}
-        metadata = {"name": self._names.rollout, "namespace": self._names.namespace}
+        metadata = {"name": self._names.rollout, "namespace": self._names.namespace} | self._belonging.metadata
         try:
             self._api.create(
                 self._names.leases, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}

@@ -82,10 +82,11 @@ def test_a_rollout_may_do_what_it_does_and_no_more() -> None:
         ("patch", "deployments", f"{NAME}-canary"), ("delete", "deployments", f"{NAME}-canary"), ("patch", "deployments", f"{NAME}-stable"),
         ("patch", "httproutes", f"{NAME}-rollout"), ("delete", "httproutes", f"{NAME}-rollout"), ("get", "httproutes", NAME),
         ("patch", "configmaps", f"{NAME}-rollout-journal"), ("update", "leases", f"{NAME}-rollout"), ("list", "endpointslices", "any"),
+        ("delete", "configmaps", f"{NAME}-rollout-journal"), ("delete", "leases", f"{NAME}-rollout"),
     ]  # fmt: skip
     may_not = [
         ("delete", "deployments", f"{NAME}-stable"), ("patch", "deployments", "another"), ("patch", "httproutes", NAME),
-        ("patch", "configmaps", f"{NAME}-rollout"), ("get", "secrets", "any"), ("patch", "services", f"{NAME}-canary"),
+        ("patch", "configmaps", f"{NAME}-rollout"), ("delete", "configmaps", f"{NAME}-rollout"), ("get", "secrets", "any"), ("patch", "services", f"{NAME}-canary"),
     ]  # fmt: skip
     assert [each for each in may if not allowed(rules, *each)] == []
     assert [each for each in may_not if allowed(rules, *each)] == []

@@ -136,6 +136,8 @@ def test_objects_deleted_under_it_are_made_again(here: Cluster, victim: str) -> 
     record = roll_out_in(here.server, plan(step=[{"weight_pct": 10, "bake_s": 12}], times={"proven_s": 0, "poll_s": 1}))
     assert deleted
     assert record.outcome == "promoted"
+    if victim in ("journal", "lease"):
+        assert here.server.objects[where]["metadata"]["ownerReferences"][0]["uid"] == here.stable["metadata"]["uid"]
     assert (record.drifts, record.losses) == ({"route": 1}.get(victim, 0), {"canary": 1}.get(victim, 0))
     _is_settled(here, NEW)
 
