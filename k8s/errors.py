@@ -8,7 +8,8 @@
         ├── Unavailable        the other side does not answer now: trying again may help
         ├── Conflict           somebody else wrote since: read again, decide again
         ├── Refused            the other side will not do it: trying again cannot help
-        │   └── Settled     0  stable runs the release already: nothing is to be done
+        │   ├── Settled     0  stable runs the release already: nothing is to be done
+        │   └── Unfit       2  the plan asks for what the gateway cannot
         └── NotHeld            another engine holds the lease
 """
 
@@ -49,6 +50,12 @@ class Settled(Refused):
     """Stable runs the release already. No failure: a Job that is asked again, or first of all, has nothing to do."""
 
     exit_code = 0
+
+
+class Unfit(Refused):
+    """The plan asks for what there is nobody here to do: another plan is needed, or another gateway."""
+
+    exit_code = 2
 
 
 class NotHeld(RolloutError):

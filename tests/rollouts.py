@@ -118,6 +118,10 @@ class Town:
     def mirror(self, pct: int) -> None:
         self.do(f"mirror {pct}", effect=lambda: self.facts.update(mirror=pct))
 
+    def check_mirror(self, pct: int) -> str | None:
+        self.before("check_mirror")
+        return None
+
     def rest(self) -> None:
         assert self.weights == Weights(), "the route was put away while it had weights"
         self.do("rest")

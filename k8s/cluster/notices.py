@@ -11,7 +11,14 @@ from k8s.errors import RolloutError
 from k8s.rollout.phases import Phase
 from k8s.rollout.record import Entry, Record
 
-TOLD = {"started": "RolloutStarted", "phase": "RolloutPhase", "weights": "RolloutWeights", "drift": "RolloutDrift", "asked": "RolloutAsked"}
+TOLD = {
+    "started": "RolloutStarted",
+    "phase": "RolloutPhase",
+    "weights": "RolloutWeights",
+    "drift": "RolloutDrift",
+    "asked": "RolloutAsked",
+    "note": "RolloutNote",
+}
 """Lines of the timeline that become Events, and their reasons; the rest is in the journal."""
 
 MAX_MESSAGE = 1024

@@ -190,6 +190,20 @@ class Router(Protocol):
         """Copy this share of live requests to the canary and drop its answers; 0 copies none."""
         ...
 
+    def check_mirror(self, pct: int) -> str | None:
+        """Find out, before anything starts, whether this share of live requests can be copied.
+
+        Returns
+        -------
+            What could not be found out, in words; None: it can.
+
+        Raises
+        ------
+        Unfit
+            It cannot.
+        """
+        ...
+
     def rest(self) -> None:
         """Put away what only a rollout needs, once all weight is stable's and before the other arms go; `read` then says so too."""
         ...

@@ -52,7 +52,7 @@ class Entry(_Model):
     Attributes
     ----------
     what
-        ``started``, ``took over``, ``phase``, ``analysis``, ``extended``, ``asked``, ``drift``, ``blind``, or an action's name.
+        ``started``, ``note``, ``took over``, ``phase``, ``analysis``, ``extended``, ``asked``, ``drift``, ``blind``, or an action's name.
     by
         ``engine``, ``judge``, or the person who asked.
     weights

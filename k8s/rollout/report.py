@@ -18,7 +18,7 @@ REPORT_SCHEMA_VERSION = 1
 JSON_NAME, PAGE_NAME = "report.json", "report.html"
 TEMPLATE = "report_template.html"
 
-DECIDING = ("started", "phase", "verdict", "extended", "asked", "drift", "health")
+DECIDING = ("started", "note", "phase", "verdict", "extended", "asked", "drift", "health")
 """Lines of the timeline that say why; the others say what was done."""
 
 CHART_WIDTH, CHART_HEIGHT = 840, 160

@@ -79,6 +79,8 @@ def begin(
     ------
     Refused
         Another release is under way, or there is nothing to go back to.
+    Unfit
+        The plan copies requests, and the gateway cannot.
     Settled
         There is nothing to roll out.
     """
@@ -86,15 +88,16 @@ def begin(
     stored = patience.call(world.journal.load)
     if stored is not None and stored.record.is_over and key is not None and stored.record.key == key:
         return _engine(world, stored, name)
-    if stored is not None and not stored.record.is_over:
-        under_way = stored.record
-        if under_way.release == release:
-            return _engine(world, stored, name, key)
-        if superseded_by is None:
-            raise Refused(
-                f"rollout {under_way.id} of {under_way.release.name} is {under_way.phase}: abort it, wait until it is over, or have it put"
-                " back first (--supersede)"
-            )
+    if stored is not None and not stored.record.is_over and stored.record.release == release:
+        return _engine(world, stored, name, key)
+    under_way = stored.record if stored is not None and not stored.record.is_over else None
+    if under_way is not None and superseded_by is None:
+        raise Refused(
+            f"rollout {under_way.id} of {under_way.release.name} is {under_way.phase}: abort it, wait until it is over, or have it put"
+            " back first (--supersede)"
+        )
+    unknown = patience.call(lambda: _check_mirror(world, plan))
+    if under_way is not None and superseded_by is not None:
         why, now_s = f"superseded by {release.name}", world.clock.now_s()
         patience.call(lambda: ask(world.journal, under_way, "abort", by=superseded_by, at_s=now_s, reason=why))
         put_back(world, under_way, name)
@@ -105,6 +108,8 @@ def begin(
     fresh = fresh.model_copy(update={"key": key, "handled": before.id if before else None})
     ledger = Ledger(fresh, stored.version if stored else None, world.journal, world.clock, world.notices)
     ledger.save(what="started", detail=f"{release.name} by plan {plan.name}, over {ledger.record.old_release.name}")
+    if unknown:
+        ledger.save(what="note", detail=unknown)
     return Engine(world, ledger, name)
 
 
@@ -144,6 +149,13 @@ def _engine(world: World, stored: Stored, name: str, key: str | None = None) -> 
     if key is not None:  # stored by the engine's first write
         record = record.model_copy(update={"key": key})
     return Engine(world, Ledger(record, stored.version, world.journal, world.clock, world.notices), name)
+
+
+def _check_mirror(world: World, plan: Plan) -> str | None:
+    """What is not known of the router's copying, in words; nothing where the plan copies nothing, or all is known."""
+    steps = [plan.warm_up.as_step(), *plan.steps] if plan.warm_up.requests else plan.steps
+    shares = [step.mirror_pct for step in steps if step.mirror_pct]
+    return world.router.check_mirror(min(shares)) if shares else None
 
 
 def _check_sources(world: World, plan: Plan) -> None:

@@ -76,6 +76,9 @@ class EnvoyRouter:
         """Copy this share of live requests to the canary and drop its answers; raises as `write` does."""
         self._change(replace(self._wanted(), mirror_pct=pct))
 
+    def check_mirror(self, pct: int) -> None:
+        """Envoy copies any share."""
+
     def rest(self) -> None:
         """Nothing: a route table without a rollout looks as one with all traffic on stable."""
 

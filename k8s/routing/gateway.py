@@ -13,6 +13,7 @@ from k8s.cluster.api import Api, Object, owners
 from k8s.cluster.names import Names
 from k8s.errors import Refused, Unavailable
 from k8s.rollout.ports import ARMS, Arm, Weights
+from k8s.routing.features import check_mirror
 
 MIRROR = "RequestMirror"
 
@@ -39,6 +40,10 @@ class GatewayRouter:
         found = self._api.get(self._names.route)
         self._apply(Weights() if found is None else self._weights_of(found), pct)
 
+    def check_mirror(self, pct: int) -> str | None:
+        """Ask the classes of the route's gateways whether they can copy requests; see `k8s.routing.features`."""
+        return check_mirror(self._api, self._names.namespace, self._made()["spec"].get("parentRefs") or [], pct)
+
     def rest(self) -> None:
         """Delete the route: the chart's own gets everything again."""
         self._api.delete(self._names.route)
@@ -58,7 +63,9 @@ class GatewayRouter:
         if mirror_pct:
             canary = next(ref for ref in rule["backendRefs"] if self._arm_of(ref) == "canary")
             copied = {key: canary[key] for key in ("group", "kind", "name", "port") if key in canary}
-            filters.append({"type": MIRROR, "requestMirror": {"backendRef": copied, "percent": mirror_pct}})
+            # All of them is what a gateway does that knows no shares.
+            share = {} if mirror_pct == 100 else {"percent": mirror_pct}
+            filters.append({"type": MIRROR, "requestMirror": {"backendRef": copied, **share}})
         rule.pop("filters", None)
         if filters:
             rule["filters"] = filters

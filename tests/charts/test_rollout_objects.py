@@ -92,6 +92,18 @@ def test_a_rollout_may_do_what_it_does_and_no_more() -> None:
     assert [each for each in may_not if allowed(rules, *each)] == []
 
 
+def test_rights_beyond_the_namespace_are_given_only_when_asked_for_and_only_to_read_what_gateways_can_do() -> None:
+    assert not render(changed(MINIMAL, ROLLOUT)).of_kind("ClusterRole")
+    rendering = render(changed(MINIMAL, {**ROLLOUT, "rollout.clusterRole.enabled": True}))
+    role, binding = rendering.one("ClusterRole"), rendering.one("ClusterRoleBinding")
+    assert role["metadata"]["name"] == binding["roleRef"]["name"] == f"models-{NAME}-rollout"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": f"{NAME}-rollout", "namespace": "models"}]
+    assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get"}
+    assert allowed(role["rules"], "get", "gatewayclasses", "any")
+    assert allowed(role["rules"], "get", "gateways", "public")
+    assert not allowed(role["rules"], "get", "gateways", "another")
+
+
 def test_a_job_runs_once_for_what_it_rolls_out() -> None:
     def name(more: Values) -> str:
         return str(render(changed(MINIMAL, {**JOB, **more})).one("Job")["metadata"]["name"])
