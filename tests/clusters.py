@@ -152,9 +152,9 @@ def api_of(server: ApiServer) -> Api:
     return Api(client.ApiClient(configuration))
 
 
-def roll_out_in(server: ApiServer, asked: Plan | None = None, *, slow: float = 1.0, name: str = "engine") -> Any:
+def roll_out_in(server: ApiServer, asked: Plan | None = None, *, slow: float = 1.0, name: str = "engine", clock: Any = None) -> Any:
     """Roll the canary of the chart's values out, through HTTP; the record."""
-    api, clock = api_of(server), Clock()
+    api, clock = api_of(server), clock or Clock()
     fleet = DeploymentFleet(api, NAMES)
     journal, lease, load = ConfigMapJournal(api, NAMES), ClusterLease(api, NAMES, clock, name), Load(clock, slow)
     world = World(GatewayRouter(api, NAMES), fleet, {"synthetic": load}, journal, lease, clock, notices=[EventNotice(api, NAMES)])
@@ -164,9 +164,9 @@ def roll_out_in(server: ApiServer, asked: Plan | None = None, *, slow: float = 1
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(values: Mapping[str, Any] | None = None) -> Iterator[Cluster]:
     with api_server() as server:
-        yield Cluster(server)
+        yield Cluster(server, values)
 
 
 def rollout_values() -> dict[str, Any]:

@@ -13,10 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Upstream:
-    """Answers every request with its name; `healthy` is what it says of itself under ``/readyz``."""
+    """Answers every request with its name; `healthy` is what it says of itself under ``/readyz``. `gone` refuses all of them."""
 
     name: str
     healthy: bool = True
+    gone: bool = False
     port: int = 0
     requests: int = 0
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -37,7 +38,7 @@ def upstream(name: str) -> Iterator[Upstream]:
             else:
                 state.requests += 1
                 state.headers.append(dict(self.headers))
-                self._answer(200, state.name.encode())
+                self._answer(503 if state.gone else 200, state.name.encode())
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -90,7 +91,7 @@ class Caller:
 
 
 @contextmanager
-def asking(port: int) -> Iterator[Counter[tuple[int, str]]]:
+def asking(port: int, path: str = "/") -> Iterator[Counter[tuple[int, str]]]:
     """Ask one request after the other until the block ends; counts by status and body."""
     counts: Counter[tuple[int, str]] = Counter()
     stop = threading.Event()
@@ -98,7 +99,7 @@ def asking(port: int) -> Iterator[Counter[tuple[int, str]]]:
     def ask() -> None:
         caller = Caller(port)
         while not stop.is_set():
-            answer = caller.get()
+            answer = caller.get(path)
             counts[answer.status, answer.body] += 1
         caller.close()
 

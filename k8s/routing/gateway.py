@@ -7,6 +7,7 @@ requests go to stable.
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Any
 
 from k8s.cluster.api import Api, Object, owners
@@ -16,6 +17,10 @@ from k8s.rollout.ports import ARMS, Arm, Weights
 from k8s.routing.features import check_mirror
 
 MIRROR = "RequestMirror"
+
+COOKIES, OWN = "pilotage.dev/cookies", "{rollout}"
+"""Annotation of the route, and what stands for it in the chart's: part of the cookies' value, new with each rollout, so that users of an
+earlier one, whose cookies still hold, are shared out by weight again."""
 
 
 class GatewayRouter:
@@ -31,14 +36,15 @@ class GatewayRouter:
 
     def write(self, weights: Weights) -> None:
         """Set all weights in one write; done when the gateway has accepted it."""
-        self._apply(weights, self._mirror_pct(self._api.get(self._names.route)))
+        found = self._api.get(self._names.route)
+        self._apply(found, weights, self._mirror_pct(found))
 
     def mirror(self, pct: int) -> None:
         """Copy a share of the requests that go by weight to the canary."""
         if not 0 <= pct <= 100:
             raise Refused(f"{pct} % of the requests cannot be mirrored: give 0 to 100")
         found = self._api.get(self._names.route)
-        self._apply(Weights() if found is None else self._weights_of(found), pct)
+        self._apply(found, Weights() if found is None else self._weights_of(found), pct)
 
     def check_mirror(self, pct: int) -> str | None:
         """Ask the classes of the route's gateways whether they can copy requests; see `k8s.routing.features`."""
@@ -48,11 +54,17 @@ class GatewayRouter:
         """Delete the route: the chart's own gets everything again."""
         self._api.delete(self._names.route)
 
-    def _apply(self, weights: Weights, mirror_pct: int) -> None:
-        body = self._made()
+    def _apply(self, found: Object | None, weights: Weights, mirror_pct: int) -> None:
+        own = ((found or {}).get("metadata", {}).get("annotations") or {}).get(COOKIES) or secrets.token_hex(3)
+        body = self._made(own)
+        body["metadata"]["annotations"] = {COOKIES: own}
         stable = self._api.get(self._names.deployment("stable"))
         if stable is not None:  # what is left over the next installation would send its requests to arms that are no more
             body["metadata"]["ownerReferences"] = owners(stable)
+        # A user stays with an arm as long as it has weight; one whose arm has lost it goes by weight like everybody.
+        body["spec"]["rules"] = [
+            each for each in body["spec"]["rules"] if not _by_cookie(each) or weights.of(self._arm_of(each["backendRefs"][0]))
+        ]
         rule = body["spec"]["rules"][-1]
         for ref in rule["backendRefs"]:
             ref["weight"] = weights.of(self._arm_of(ref))
@@ -87,8 +99,8 @@ class GatewayRouter:
                     said = f"{condition.get('reason')}: {condition.get('message')}"
                     raise Refused(f"HTTPRoute {self._names.rollout} is not {kind} by {parent.get('controllerName')}: {said}")
 
-    def _made(self) -> Object:
-        """Read the route that the chart prepared."""
+    def _made(self, own: str = "") -> Object:
+        """Read the route that the chart prepared; `own` tells the cookies that it sets from those of other rollouts."""
         found = self._api.get(self._names.config_map(self._names.rollout))
         text = ((found or {}).get("data") or {}).get("route.json")
         if text is None:
@@ -96,7 +108,7 @@ class GatewayRouter:
                 f"ConfigMap {self._names.rollout} has no route.json: install the chart with rollout.enabled=true and"
                 " traffic.httpRoute.enabled=true"
             )
-        body: Object = json.loads(text)
+        body: Object = json.loads(text.replace(OWN, own))
         return body
 
     def _weights_of(self, route: Object) -> Weights:
@@ -117,3 +129,8 @@ class GatewayRouter:
     def _mirror_pct(route: Object | None) -> int:
         filters = (route or {"spec": {"rules": [{}]}})["spec"]["rules"][-1].get("filters") or []
         return next((int(each["requestMirror"].get("percent", 100)) for each in filters if each.get("type") == MIRROR), 0)
+
+
+def _by_cookie(rule: Object) -> bool:
+    matches = rule.get("matches") or []
+    return any(header.get("name", "").lower() == "cookie" for match in matches for header in match.get("headers") or [])

@@ -71,6 +71,14 @@ def test_the_last_rule_has_the_weights_and_the_others_an_arm_each(cookie: bool) 
     assert [set(weights(rule)) for rule in chosen] == [{"stable"}, {"baseline"}, {"canary"}] * (1 + cookie)
 
 
+def test_under_a_rollout_its_own_route_alone_sets_and_reads_cookies() -> None:
+    values: Values = {**ROLLOUT, "traffic.cookie.enabled": True, "traffic.cookie.set": True}
+    assert "Cookie" not in json.dumps(render(changed(MINIMAL, values)).one("HTTPRoute"))
+    assert "pilotage-arm=canary_{rollout};" in json.dumps(templates(values)["route.json"])
+    # Where an application sets them it knows the arms, and no rollout.
+    assert "pilotage-arm=canary(;" in json.dumps(templates({**values, "traffic.cookie.set": False})["route.json"])
+
+
 def allowed(rules: list[Object], verb: str, resource: str, name: str) -> bool:
     return any(verb in rule["verbs"] and resource in rule["resources"] and name in rule.get("resourceNames", [name]) for rule in rules)
 

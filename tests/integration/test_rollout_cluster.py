@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +23,8 @@ from k8s.rollout.ports import Weights
 from k8s.rollout.record import Request
 from k8s.routing.gateway import GatewayRouter
 from tests.api_server import Refuse
-from tests.clusters import NAMES, Clock, Cluster, api_of, cluster, roll_out_in
+from tests.charts.rendering import changed
+from tests.clusters import NAMES, Clock, Cluster, api_of, cluster, roll_out_in, rollout_values
 from tests.rollouts import plan
 
 OLD = f"registry.example/pilotage@sha256:{'1' * 64}"
@@ -282,6 +284,36 @@ def test_a_route_that_the_gateway_does_not_accept_is_not_in_force(here: Cluster)
     assert "filters" not in here.server.objects[NAMES.route]["spec"]["rules"][-1]
     router.rest()
     assert router.read() == Weights()
+
+
+def test_a_cookie_keeps_its_user_with_an_arm_that_has_weight_in_this_rollout_alone() -> None:
+    def cookies() -> dict[str, str]:
+        """Arm → the value that its cookie must have, and as the gateway sets it."""
+        rules = here.server.objects[NAMES.route]["spec"]["rules"]
+        asked = {
+            rule["backendRefs"][0]["name"]: rule["matches"][0]["headers"][0]["value"]
+            for rule in rules
+            if "cookie" in str(rule["matches"]).lower()
+        }
+        for ref in rules[-1]["backendRefs"]:
+            value = ref["filters"][0]["responseHeaderModifier"]["add"][0]["value"].partition(";")[0]
+            assert ref["name"] not in asked or re.search(asked[ref["name"]], value)
+        return {name.removeprefix(f"{NAMES.name}-"): value for name, value in asked.items()}
+
+    with cluster(changed(rollout_values(), {"traffic.cookie.enabled": True, "traffic.cookie.set": True})) as here:
+        router = GatewayRouter(api_of(here.server), NAMES)
+        router.write(Weights(34, 33, 33))
+        first = cookies()
+        assert set(first) == {"stable", "baseline", "canary"}
+        router.write(Weights(80, 0, 20))
+        assert cookies() == {arm: first[arm] for arm in ("stable", "canary")}
+        GatewayRouter(api_of(here.server), NAMES).write(Weights(34, 33, 33))
+        assert cookies() == first
+        router.write(Weights())
+        assert set(cookies()) == {"stable"}
+        router.rest()
+        router.write(Weights(34, 33, 33))
+        assert not set(cookies().values()) & set(first.values())
 
 
 def test_a_canary_with_other_resources_cannot_be_promoted_in_the_cluster(here: Cluster) -> None:

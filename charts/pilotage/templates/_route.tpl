@@ -1,5 +1,6 @@
 {{/*
-What an HTTPRoute says: (dict "root" $ "paths" (list "/") "weights" (dict …) "arms" (list …)).
+What an HTTPRoute says: (dict "root" $ "paths" (list "/") "weights" (dict …) "arms" (list …) "cookie" true "own" "").
+`own` ends the value of the cookies that the gateway sets; where it sets none they are somebody else's, and their value is the arm alone.
 
 Rules are tried by how exactly they match: a header or cookie that names an arm goes before the weights. Of two that match alike the
 first counts, so that the header goes before the cookie.
@@ -9,6 +10,8 @@ first counts, so that the header goes before the cookie.
 {{- $traffic := $root.Values.traffic -}}
 {{- $paths := .paths -}}
 {{- $weights := .weights -}}
+{{- $cookie := and .cookie $traffic.cookie.enabled -}}
+{{- $own := ternary .own "" $traffic.cookie.set -}}
 parentRefs:
   {{- toYaml $traffic.httpRoute.parentRefs | nindent 2 }}
 {{- with $traffic.httpRoute.hostnames }}
@@ -25,9 +28,9 @@ rules:
       - {{- include "pilotage.backendRef" (dict "root" $root "arm" $arm) | nindent 8 }}
   {{- end }}
   {{- end }}
-  {{- if $traffic.cookie.enabled }}
+  {{- if $cookie }}
   {{- range $arm := .arms }}
-  {{- $header := dict "name" "Cookie" "type" "RegularExpression" "value" (printf "^(.*;\\s*)?%s=%s(;.*)?$" $traffic.cookie.name $arm) }}
+  {{- $header := dict "name" "Cookie" "type" "RegularExpression" "value" (printf "^(.*;\\s*)?%s=%s%s(;.*)?$" $traffic.cookie.name $arm $own) }}
   - {{- include "pilotage.routeMatches" (dict "paths" $paths "header" $header) | nindent 4 }}
     {{- include "pilotage.routeTimes" $root | nindent 4 }}
     backendRefs:
@@ -53,13 +56,13 @@ rules:
       {{- range $arm := .arms }}
       - {{- include "pilotage.backendRef" (dict "root" $root "arm" $arm) | nindent 8 }}
         weight: {{ include "pilotage.text" (index $weights $arm | default 0) }}
-        {{- if and $traffic.cookie.enabled $traffic.cookie.set }}
+        {{- if and $cookie $traffic.cookie.set }}
         filters:
           - type: ResponseHeaderModifier
             responseHeaderModifier:
               add:
                 - name: Set-Cookie
-                  value: {{ printf "%s=%s; Path=/; Max-Age=%s; SameSite=Lax" $traffic.cookie.name $arm (include "pilotage.text" $traffic.cookie.maxAgeSeconds) | quote }}
+                  value: {{ printf "%s=%s%s; Path=/; Max-Age=%s; SameSite=Lax" $traffic.cookie.name $arm $own (include "pilotage.text" $traffic.cookie.maxAgeSeconds) | quote }}
         {{- end }}
       {{- end }}
 {{- end -}}
