@@ -18,6 +18,7 @@ from typing import Any
 import kmock
 from aiohttp import web
 
+from tests.api_logs import Logs
 from tests.api_watches import KINDS, Memory, Place
 
 Object = dict[str, Any]
@@ -46,6 +47,8 @@ class ApiServer:
         Called after a request took effect, before it is answered.
     changed
         Called after each change, to play the controllers.
+    logs
+        Of pods.
     """
 
     def __init__(self) -> None:
@@ -55,6 +58,7 @@ class ApiServer:
         self.after: Callable[[str, str], None] = lambda method, path: None
         self.changed: Callable[[], None] = lambda: None
         self.memory = Memory(self.objects)
+        self.logs = Logs(self.memory.closing)
         self.url = ""
 
     def put(self, path: str, body: Object) -> Object:
@@ -82,6 +86,8 @@ class ApiServer:
             is_list = method == "GET" and place is not None and place.name is None and place.plural in KINDS
             if is_list and query.get("watch") in ("1", "true"):
                 return await self.memory.watch(request, path, query)
+            if method == "GET" and path.endswith("/log"):
+                return await self.logs.serve(request, self._with_log(path.removesuffix("/log")), query)
             answer = self._list(path, query) if is_list else self._answer(method, path, query, raw, request.headers)
             self.after(method, path)
             return web.json_response(answer)
@@ -113,6 +119,13 @@ class ApiServer:
             return {"kind": "Status", "status": "Success"}
         self._check_version(found, body)
         return self._done(path, body if method == "PUT" else _merged(found, body))
+
+    def _with_log(self, pod: str) -> str:
+        if pod not in self.objects:
+            raise Refuse(404, f"{pod} not found")
+        if pod not in self.logs.by_pod:
+            raise Refuse(400, f'container "tools" in pod "{pod.rpartition("/")[2]}" is waiting to start: ContainerCreating')
+        return pod
 
     def _list(self, path: str, query: dict[str, str]) -> Any:
         items = self.memory.list(path, query)

@@ -26,7 +26,7 @@ BOOKMARK_EVERY_S = 5.0
 
 KINDS = {
     "pods": "Pod", "nodes": "Node", "namespaces": "Namespace", "services": "Service", "secrets": "Secret", "configmaps": "ConfigMap",
-    "events": "Event", "endpoints": "Endpoints", "endpointslices": "EndpointSlice", "deployments": "Deployment", "leases": "Lease",
+    "events": "Event", "jobs": "Job", "endpoints": "Endpoints", "endpointslices": "EndpointSlice", "deployments": "Deployment", "leases": "Lease",
     "horizontalpodautoscalers": "HorizontalPodAutoscaler", "scaledobjects": "ScaledObject", "gatewayclasses": "GatewayClass",
     "gateways": "Gateway", "httproutes": "HTTPRoute", "grpcroutes": "GRPCRoute", "tcproutes": "TCPRoute", "tlsroutes": "TLSRoute",
     "referencegrants": "ReferenceGrant", "backendtlspolicies": "BackendTLSPolicy",

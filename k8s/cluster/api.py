@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -141,6 +141,22 @@ class Api:
                     return
         except (HTTPError, OSError, ValueError) as error:
             raise Unavailable(f"watching {path} ended: {error}") from error
+        finally:
+            response.close()
+
+    def lines(self, path: str, query: Mapping[str, str], silence_s: float) -> Generator[bytes, None, None]:
+        """Yield the lines of a text as they come, such as a pod's log, until the server ends it.
+
+        Parameters
+        ----------
+        silence_s
+            Without a byte for so long it counts as broken.
+        """
+        response = self._request("GET", path, query, accept="*/*", timeout_s=silence_s)
+        try:
+            yield from _lines(response)
+        except (HTTPError, OSError) as error:
+            raise Unavailable(f"reading {path} ended: {error}") from error
         finally:
             response.close()
 
