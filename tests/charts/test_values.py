@@ -65,7 +65,16 @@ def test_every_value_is_documented() -> None:
 
 def test_the_schema_knows_the_values_that_there_are_and_no_others() -> None:
     # What a probe, an arm's image or its resources may have besides their defaults is theirs to say; `global` is Helm's own.
-    free = ("probes.", "resources", "bundleDownload.resources", "tools.resources", "global", "canary.", "baseline.")
+    free = (
+        "probes.",
+        "resources",
+        "bundleDownload.resources",
+        "tools.resources",
+        "rollout.load.resources",
+        "global",
+        "canary.",
+        "baseline.",
+    )
     known = {path for path in keys(SCHEMA) if not path.startswith(free)}
     assert known == {path for path in _collapsed(known) if not path.startswith(free)}
     assert keys_of("canary") == keys_of("baseline")

@@ -1,6 +1,6 @@
 {{/*
 A pod with the image `tools`: (dict "root" $ "component" "test" "command" (list …) "token" whether it speaks to the API server "mounts" further
-ConfigMaps, name → folder).
+ConfigMaps, name → folder; "optional" whether they may be missing; "resources" others than those of all tools).
 */}}
 {{- define "pilotage.toolsPod" -}}
 {{- $root := .root -}}
@@ -29,7 +29,7 @@ containers:
       - name: HOME
         value: /tmp
     resources:
-      {{- toYaml $tools.resources | nindent 6 }}
+      {{- toYaml (.resources | default $tools.resources) | nindent 6 }}
     securityContext:
       {{- include "pilotage.containerSecurityContext" $root | nindent 6 }}
     volumeMounts:
@@ -59,10 +59,14 @@ volumes:
     configMap:
       name: {{ $name }}-profiles
   {{- end }}
+  {{- $optional := .optional }}
   {{- range $configmap, $folder := .mounts }}
   - name: {{ $configmap }}
     configMap:
       name: {{ $configmap }}
+      {{- if $optional }}
+      optional: true
+      {{- end }}
   {{- end }}
   {{- with $tokens }}
   - name: tokens
