@@ -61,8 +61,11 @@ def with_release(template: Object, release: Release, where: str) -> Object:
     Raises
     ------
     Refused
-        The release names a bundle that the template has not.
+        The release names a bundle that the template has not, or values of its own.
     """
+    if release.values:
+        named = ", ".join(release.values)
+        raise Refused(f"release {release.name} has values of its own ({named}): on a cluster those are the chart's, by `helm upgrade`")
     found = copy.deepcopy(template)
     container = _service(found, where)
     spec = found["spec"]

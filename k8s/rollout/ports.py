@@ -97,7 +97,8 @@ class Release:
         Bundle's reference in the form that the fleet takes: the chart's ``bundle`` table on a cluster, ``{"path": …}`` locally. Empty
         keeps that of stable.
     values
-        Further chart values that belong to the release, such as resources.
+        What a local fleet's launcher takes besides, such as ``{"env": {…}}``. On a cluster there is nothing of the kind: a release that has
+        some is refused.
     """
 
     name: str

@@ -19,7 +19,7 @@ from k8s.cluster.lease import ClusterLease
 from k8s.cluster.pods import ready_endpoints
 from k8s.cluster.values import ValuesFile
 from k8s.errors import Conflict, NotHeld, Refused, Unavailable
-from k8s.rollout.ports import Weights
+from k8s.rollout.ports import Arm, Weights
 from k8s.rollout.record import Request
 from k8s.routing.gateway import GatewayRouter
 from tests.api_server import Refuse
@@ -314,6 +314,15 @@ def test_a_cookie_keeps_its_user_with_an_arm_that_has_weight_in_this_rollout_alo
         router.rest()
         router.write(Weights(34, 33, 33))
         assert not set(cookies().values()) & set(first.values())
+
+
+@pytest.mark.parametrize("arm", ["stable", "canary"])
+def test_a_release_with_values_of_its_own_is_refused_and_not_run_without_them(here: Cluster, arm: Arm) -> None:
+    fleet = DeploymentFleet(api_of(here.server), NAMES)
+    release = replace(fleet.canary_release(), values={"env": {"PILOTAGE_THREADS": "2"}})
+    with pytest.raises(Refused, match=r"has values of its own \(env\)"):
+        fleet.ensure(arm, release, None)
+    assert not [each for each in here.server.requests if each[0] == "PATCH"]
 
 
 def test_a_canary_with_other_resources_cannot_be_promoted_in_the_cluster(here: Cluster) -> None:
