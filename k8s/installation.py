@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from k8s.cluster.api import Api, connect
@@ -13,7 +14,7 @@ from k8s.cluster.journal import RECORD, ConfigMapJournal
 from k8s.cluster.lease import ClusterLease
 from k8s.cluster.names import Names
 from k8s.cluster.notices import EventNotice
-from k8s.cluster.prometheus import Prometheus
+from k8s.cluster.prometheus import Prometheus, PrometheusAccess
 from k8s.cluster.values import ValuesFile
 from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes
@@ -93,7 +94,7 @@ class Installation:
         engine: str,
         *,
         gateway: str | None = None,
-        prometheus: str | None = None,
+        prometheus: PrometheusAccess | None = None,
         requests_file: Path | None = None,
         notices: Sequence[Notice] = (),
     ) -> World:
@@ -116,10 +117,11 @@ class Installation:
             load = ServiceLoad(host, plan, {} if gateway else {arm: address(self.names, arm) for arm in arms}, requests_file)
             traffic["synthetic"] = LocalTraffic(host, processes, load, plan.answers, bodies)
         if plan.live is not None:
-            url = plan.live.prometheus or prometheus
-            if url is None:
+            access = prometheus or PrometheusAccess("")
+            access = replace(access, url=plan.live.prometheus or access.url)
+            if not access.url:
                 raise Refused("the plan judges live traffic: give the address of Prometheus (--prometheus)")
-            traffic["live"] = Prometheus(url, plan.live, self.names, self._clock)
+            traffic["live"] = Prometheus(access, plan.live, self.names, self._clock)
         return World(
             router=GatewayRouter(self._api, self.names),
             fleet=self.fleet,

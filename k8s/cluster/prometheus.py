@@ -7,9 +7,13 @@ buckets are taken, and requests between two looks have no order.
 from __future__ import annotations
 
 import json
+import ssl
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,17 +36,61 @@ Counts = dict[tuple[str, float], float]
 """(status, upper edge in seconds) → requests, cumulative over edges as Prometheus has them."""
 
 
+@dataclass(frozen=True)
+class PrometheusAccess:
+    """How Prometheus is reached, or what speaks its API.
+
+    Attributes
+    ----------
+    url
+        Address, ``http://…`` or ``https://…``.
+    token_file
+        File whose first line is the bearer token; read for each question, since what mounts tokens changes them.
+    ca_file
+        Certificates (PEM) of the authorities to trust in place of the system's; read for each question too.
+    """
+
+    url: str
+    token_file: Path | None = None
+    ca_file: Path | None = None
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """Return the series that a query has now.
+
+        Raises
+        ------
+        Refused
+            The address is none.
+        Unavailable
+            There is no answer, or a file cannot be read at this moment.
+        """
+        url = self.url.rstrip("/")
+        if not url.startswith(("http://", "https://")):
+            raise Refused(f"{url} is no address of Prometheus: it begins with http:// or https://")
+        request = urllib.request.Request(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}")  # noqa: S310 - as just seen
+        try:
+            if self.token_file is not None:
+                # Whoever is redirected to gets no token.
+                request.add_unredirected_header("Authorization", f"Bearer {_first_line(self.token_file)}")
+            context = ssl.create_default_context(cafile=str(self.ca_file)) if self.ca_file is not None else None
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as response:  # noqa: S310 - as just seen
+                document = json.load(response)
+            series: list[dict[str, Any]] = document["data"]["result"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it is the answer too, and holds the connection
+            raise Unavailable(f"Prometheus at {url} does not answer: {error}") from error
+        return series
+
+
 class Prometheus:
     """Looks at live traffic; a `Traffic`.
 
-    Parameters
-    ----------
-    url
-        Address of Prometheus, or of what speaks its API.
+    What belongs to this installation is selected by the labels that the chart's PodMonitor gives: namespace, and the full name as job.
     """
 
-    def __init__(self, url: str, live: Live, names: Names, clock: Clock) -> None:
-        self._url, self._live, self._names, self._clock = url.rstrip("/"), live, names, clock
+    def __init__(self, access: PrometheusAccess, live: Live, names: Names, clock: Clock) -> None:
+        self._access, self._live, self._names, self._clock = access, live, names, clock
         self._arms: Sequence[Arm] = ()
         self._last: dict[Arm, Counts] | None = None
         self._looked_s = 0.0
@@ -61,6 +109,8 @@ class Prometheus:
         self._last, self._looked_s = counts, now_s
         if last is None:
             return {}
+        if not counts:
+            raise Unavailable(f"Prometheus has no series {self._selector()}; labels of your own are `labels` in the plan's table [live]")
         seen = {arm: _grown(last.get(arm, {}), counts.get(arm, {})) for arm in self._arms}
         if any(value < 0 for grown in seen.values() for value in grown.values()):
             return {}  # a pod went, and its counts with it: what came in between is not known
@@ -73,18 +123,20 @@ class Prometheus:
         self._arms = ()
 
     def _counts(self) -> dict[Arm, Counts]:
-        live = self._live
-        chosen = {"namespace": self._names.namespace} | live.labels
-        labels = ",".join(f"{key}={json.dumps(value)}" for key, value in chosen.items())
-        query = f'sum by ({live.arm_label}, status, le) ({METRIC}{{{labels},{live.arm_label}=~"{"|".join(self._arms)}"}})'
+        label = self._live.arm_label
         found: dict[Arm, Counts] = {}
-        for series in self._ask(query):
+        for series in self._access.ask(f"sum by ({label}, status, le) ({self._selector()})"):
             metric = series["metric"]
-            arm = next((each for each in self._arms if each == metric.get(live.arm_label)), None)
+            arm = next((each for each in self._arms if each == metric.get(label)), None)
             if arm is not None:
                 found.setdefault(arm, {})[(metric.get("status", ""), float(metric["le"]))] = float(series["value"][1])
         self._require_edges({edge for counts in found.values() for _, edge in counts})
         return found
+
+    def _selector(self) -> str:
+        chosen = {"namespace": self._names.namespace, "job": self._names.name} | self._live.labels
+        labels = ",".join(f"{key}={json.dumps(value)}" for key, value in chosen.items())
+        return f'{METRIC}{{{labels},{self._live.arm_label}=~"{"|".join(self._arms)}"}}'
 
     def _require_edges(self, edges: set[float]) -> None:
         limits: Any = self._live.objectives.get("quantile_limit", [])
@@ -94,17 +146,12 @@ class Prometheus:
                 known = ", ".join(f"{1000 * edge:g}" for edge in sorted(edges) if np.isfinite(edge))
                 raise Refused(f"limit_ms {table['limit_ms']:g} is no edge of the histogram: nothing is known of it; edges are {known}")
 
-    def _ask(self, query: str) -> list[dict[str, Any]]:
-        address = f"{self._url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-        if not address.startswith(("http://", "https://")):
-            raise Refused(f"{self._url} is no address of Prometheus: it begins with http:// or https://")
-        try:
-            with urllib.request.urlopen(address, timeout=TIMEOUT_S) as response:  # noqa: S310 - http or https, as just seen
-                document = json.load(response)
-            series: list[dict[str, Any]] = document["data"]["result"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(f"Prometheus at {self._url} does not answer: {error}") from error
-        return series
+
+def _first_line(path: Path) -> str:
+    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{path} holds no token")
+    return lines[0]
 
 
 def _grown(before: Counts, after: Counts) -> Counts:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from k8s.commands.endings import EXIT_INTERRUPTED, fail, finish, stop_at_sigterm, wrong
 from k8s.commands.place import LAPTOP_PORT, Context, Folder, Json, Name, Namespace, Place, Port, installation, laptop, local_release
+
+READ: Any = {"exists": True, "dir_okay": False, "readable": True}
 
 
 def start(
@@ -26,6 +28,10 @@ def start(
     values_command: Annotated[str, typer.Option(help="Cluster: run after that, such as a script that commits it.")] = "",
     gateway: Annotated[str | None, typer.Option(help="Cluster: address of the gateway; else the arms' Services are loaded.")] = None,
     prometheus: Annotated[str | None, typer.Option(help="Cluster: address of Prometheus, for plans that judge live traffic.")] = None,
+    prometheus_token_file: Annotated[Path | None, typer.Option(help="Cluster: file with its bearer token.", **READ)] = None,
+    prometheus_ca: Annotated[
+        Path | None, typer.Option(help="Cluster: authorities (PEM) that its certificate is signed by.", **READ)
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Local: bundle of the release.")] = None,
     stable: Annotated[Path | None, typer.Option(help="Local: bundle that stable serves, where nothing is served yet.")] = None,
     port: Port = LAPTOP_PORT,
@@ -35,6 +41,7 @@ def start(
     as_json: Json = False,
 ) -> None:
     """Begin a rollout, or go on with the one that was interrupted, and wait for its end."""
+    from k8s.cluster.prometheus import PrometheusAccess
     from k8s.errors import RolloutError, Settled
     from k8s.rollout.plan import load_plan
     from k8s.rollout.start import begin, engine_name, held, person
@@ -54,7 +61,8 @@ def start(
         else:
             here = installation(place, take_over, values, values_command)
             wanted = here.release(release, image)
-            world = here.world(asked, engine, gateway=gateway, prometheus=prometheus, requests_file=requests_file, notices=[tell])
+            access = PrometheusAccess(prometheus or "", prometheus_token_file, prometheus_ca)
+            world = here.world(asked, engine, gateway=gateway, prometheus=access, requests_file=requests_file, notices=[tell])
         with held(world.lease, world.clock):
             by = (key or person()) if supersede else None
             carrying = begin(world, str(place), asked, wanted, engine, key=key, superseded_by=by)

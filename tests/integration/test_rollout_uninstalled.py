@@ -9,6 +9,7 @@ import pytest
 
 from k8s.cluster.journal import ConfigMapJournal
 from k8s.cluster.lease import ClusterLease
+from k8s.cluster.prometheus import PrometheusAccess
 from k8s.errors import NotHeld
 from k8s.installation import Installation
 from k8s.rollout.start import begin
@@ -53,7 +54,7 @@ def _left_under_way(here: Cluster) -> str:
     """Leave a rollout whose canary has weight, and nobody at work on it; its id."""
     installation = Installation(NAMES, api_of(here.server))
     asked = plan(synthetic=None, live={}, warm_up={"requests": 0}, step=[{"weight_pct": 10}])
-    world = installation.world(asked, "dead", prometheus="http://127.0.0.1:9")
+    world = installation.world(asked, "dead", prometheus=PrometheusAccess("http://127.0.0.1:9"))
     world.lease.acquire()
     engine = begin(world, NAMES.name, asked, installation.release("left", None), "dead")
     while not engine.record.weights.canary:

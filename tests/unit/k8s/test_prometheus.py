@@ -7,21 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k8s.cluster.prometheus import Prometheus
+from k8s.cluster.prometheus import Prometheus, PrometheusAccess
 from k8s.errors import Refused, Unavailable
 from k8s.rollout.plan import Live, Step
+from tests.charts.rendering import MINIMAL, changed, render
 from tests.clusters import NAMES, Clock
 
 STEP = Step(weight_pct=10)
 
 
-class Canned(Prometheus):
+class Canned:
     """Answers what the test says."""
 
     counts: dict[tuple[str, str, str], float]
     asked: str
 
-    def _ask(self, query: str) -> list[dict[str, Any]]:
+    def ask(self, query: str) -> list[dict[str, Any]]:
         self.asked = query
         return [
             {"metric": {"arm": arm, "status": status, "le": le}, "value": [0, str(count)]}
@@ -29,10 +30,11 @@ class Canned(Prometheus):
         ]
 
 
-def _source(clock: Clock, **live: Any) -> Canned:
-    source = Canned("http://prometheus.example", Live.model_validate({"every_s": 15, **live}), NAMES, clock)
+def _source(clock: Clock, **live: Any) -> tuple[Prometheus, Any]:
+    answers: Any = Canned()
+    source = Prometheus(answers, Live.model_validate({"every_s": 15, **live}), NAMES, clock)
     source.begin(STEP, ("canary", "baseline"))
-    return source
+    return source, answers
 
 
 def _counts(ok_fast: int, ok_slow: int, failed: int) -> dict[tuple[str, str, str], float]:
@@ -45,45 +47,76 @@ def _counts(ok_fast: int, ok_slow: int, failed: int) -> dict[tuple[str, str, str
 
 def test_what_was_counted_between_two_looks_becomes_requests_in_the_middle_of_their_buckets() -> None:
     clock = Clock()
-    source = _source(clock)
-    source.counts = _counts(100, 10, 1)
+    source, answers = _source(clock)
+    answers.counts = _counts(100, 10, 1)
     assert source.look() == {}  # counted before the step
     clock.sleep(5)
     assert source.look() == {}  # too early
     clock.sleep(15)
-    source.counts = _counts(150, 13, 3)
+    answers.counts = _counts(150, 13, 3)
     look = source.look()["canary"]
     canary = look.batch.canary
     assert sorted(canary.latency_ms[canary.ok].tolist()) == pytest.approx([5.0] * 50 + [30.0] * 3)
     assert (~canary.ok).sum() == 2
     assert np.all((canary.started_s >= clock.now_s() - 20) & (canary.started_s < clock.now_s()))
-    assert 'arm=~"canary|baseline"' in source.asked
-    assert 'namespace="models"' in source.asked
+    assert 'arm=~"canary|baseline"' in answers.asked
+    assert 'namespace="models",job="ranker-pilotage"' in answers.asked  # not the other installations of the namespace
 
 
 def test_counts_that_shrink_are_not_taken_for_requests() -> None:
     clock = Clock()
-    source = _source(clock)
-    source.counts = _counts(100, 10, 1)
+    source, answers = _source(clock)
+    answers.counts = _counts(100, 10, 1)
     source.look()
     clock.sleep(20)
-    source.counts = _counts(20, 0, 0)
+    answers.counts = _counts(20, 0, 0)
     assert source.look() == {}
     clock.sleep(20)
-    source.counts = _counts(60, 0, 0)
+    answers.counts = _counts(60, 0, 0)
     look = source.look()["canary"]
     assert len(look.batch.canary) == 40
 
 
 def test_a_limit_between_two_edges_is_refused_with_the_edges() -> None:
-    source = _source(Clock(), objectives={"quantile_limit": [{"quantile": 0.99, "limit_ms": 30.0}]})
-    source.counts = _counts(1, 1, 1)
+    source, answers = _source(Clock(), objectives={"quantile_limit": [{"quantile": 0.99, "limit_ms": 30.0}]})
+    answers.counts = _counts(1, 1, 1)
     with pytest.raises(Refused, match="limit_ms 30 is no edge of the histogram: nothing is known of it; edges are 10, 50"):
         source.look()
 
 
+def test_labels_of_the_plan_go_before_those_of_the_chart() -> None:
+    source, answers = _source(Clock(), labels={"job": "ours", "cluster": "west"}, arm_label="version")
+    answers.counts = {}
+    source.look()
+    assert answers.asked.endswith('{namespace="models",job="ours",cluster="west",version=~"canary|baseline"})')
+
+
+def test_a_selection_that_finds_nothing_is_said_with_what_was_looked_for() -> None:
+    clock = Clock()
+    source, answers = _source(clock)
+    answers.counts = {}
+    assert source.look() == {}  # nobody may have been scraped yet
+    clock.sleep(20)
+    with pytest.raises(Unavailable, match=r'has no series pilotage_request_seconds_bucket\{namespace="models",job="ranker-pilotage"'):
+        source.look()
+    clock.sleep(20)
+    answers.counts = _counts(100, 0, 0)
+    assert len(source.look()["canary"].batch.canary) == 100
+
+
+def test_the_job_that_is_selected_is_the_one_that_the_chart_gives() -> None:
+    chart = render(changed(MINIMAL, {"monitoring.podMonitor.enabled": True, "networkPolicy.enabled": False}))
+    relabelings = chart.one("PodMonitor")["spec"]["podMetricsEndpoints"][0]["relabelings"]
+    source, answers = _source(Clock())
+    answers.counts = {}
+    source.look()
+    assert {each["targetLabel"]: each.get("replacement") for each in relabelings} == {"job": NAMES.name, "arm": None}
+    assert f'job="{NAMES.name}"' in answers.asked
+    assert chart.one("PodMonitor")["metadata"]["namespace"] == NAMES.namespace
+
+
 def test_a_prometheus_that_is_not_there_is_unavailable() -> None:
-    source = Prometheus("http://127.0.0.1:9", Live(), NAMES, Clock())
+    source = Prometheus(PrometheusAccess("http://127.0.0.1:9"), Live(), NAMES, Clock())
     source.begin(STEP, ("canary", "stable"))
     with pytest.raises(Unavailable, match="does not answer"):
         source.look()
