@@ -127,7 +127,7 @@ class _Connection(asyncio.Protocol):
             return
         self._received = rest[length:]
         if head.startswith(b"GET "):
-            documents = {b"/v1/models": {"models": [MODEL]}, b"/injected": dict(self._service.injected)}
+            documents = {b"/v1/models": {"models": [MODEL]}, b"/injected": dict(self._service.injected), b"/readyz": {}}
             document = documents.get(head.split(b" ", 2)[1])
             self._answer(b"404 Not Found" if document is None else b"200 OK", json.dumps(document).encode())
         else:
