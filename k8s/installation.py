@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,12 +138,12 @@ class Installation:
         """Yield the record each time it is written; a watch that ends, or an API server that is away, is asked again."""
         path, _, name = self.names.config_map(self.names.journal).rpartition("/")
         while True:
-            try:
+            with suppress(Unavailable):
                 for found in self._api.watch(path, name, WATCH_S):
                     if RECORD in (found.get("data") or {}):
                         yield Record.from_json(found["data"][RECORD])
-            except Unavailable:
-                self._clock.sleep(Times().poll_s)
+            # A watch may end as soon as it began, again and again; the next one begins with the record as it is.
+            self._clock.sleep(Times().poll_s)
 
 
 def address(names: Names, arm: Arm) -> str:

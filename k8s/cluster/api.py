@@ -28,6 +28,9 @@ REQUEST_TIMEOUT_S = 10.0
 PAGE = 500
 """Objects a page of a list; kubectl's default."""
 
+LISTS = 3
+"""Times that a list is begun whose rest the server has forgotten; it remembers for five minutes, and a list takes seconds."""
+
 GONE, CONFLICT, NOT_FOUND, TOO_MANY, UNAUTHORIZED = 410, 409, 404, 429, 401
 
 
@@ -71,15 +74,23 @@ class Api:
             return None
 
     def list(self, path: str, selector: Mapping[str, str]) -> list[Object]:
-        """Read all objects with these labels, page by page."""
+        """Read all objects with these labels, page by page, as they were at one moment.
+
+        Raises
+        ------
+        Unavailable
+            Page by page it takes longer than the server remembers, several times in a row.
+        """
         query = {"labelSelector": ",".join(f"{key}={value}" for key, value in selector.items()), "limit": str(PAGE)}
         found: list[Object] = []
-        token = ""
+        token, begun = "", 1
         while True:
             try:
                 page = self._json("GET", path, query | ({"continue": token} if token else {}))
             except _Expired:  # the list took longer than the server remembers: from the beginning
-                found, token = [], ""
+                if not token or begun == LISTS:
+                    raise
+                found, token, begun = [], "", begun + 1
                 continue
             found += page.get("items", [])
             token = page.get("metadata", {}).get("continue") or ""
@@ -129,7 +140,14 @@ class Api:
             return
 
     def watch(self, path: str, name: str, seconds: int) -> Iterator[Object]:
-        """Yield an object each time it changes, for as long as the server keeps the connection; whoever wants more asks again."""
+        """Yield an object each time it changes, for as long as the server keeps the connection; whoever wants more asks again.
+
+        Raises
+        ------
+        Unavailable
+            The connection broke, or the server says that it cannot go on. That it has forgotten what came in between (410) is none: a
+            watch begins with the object as it is.
+        """
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(seconds)}
         response = self._request("GET", path, query, timeout_s=seconds + REQUEST_TIMEOUT_S)
         try:
@@ -137,8 +155,13 @@ class Api:
                 event = json.loads(line)
                 if event.get("type") in ("ADDED", "MODIFIED"):
                     yield event["object"]
-                elif event.get("type") in ("ERROR", "DELETED"):
+                elif event.get("type") == "DELETED":
                     return
+                elif event.get("type") == "ERROR":
+                    said = event.get("object") or {}
+                    if said.get("code") == GONE:
+                        return
+                    raise Unavailable(f"watching {path} ended: {said.get('code')} {said.get('message')}")
         except (HTTPError, OSError, ValueError) as error:
             raise Unavailable(f"watching {path} ended: {error}") from error
         finally:
@@ -243,11 +266,6 @@ def _error_of(method: str, path: str, status: int, retry_after: str | None, text
     if status in (TOO_MANY, UNAUTHORIZED) or status >= 500:
         return Unavailable(message, float(retry_after) if retry_after and retry_after.isdigit() else None)
     return Refused(message)
-
-
-def owners(found: Object) -> list[Object]:
-    """Return what ``ownerReferences`` of another object say, for it to be deleted when `found` is."""
-    return [{"apiVersion": found["apiVersion"], "kind": found["kind"], "name": found["metadata"]["name"], "uid": found["metadata"]["uid"]}]
 
 
 def _lines(response: Any) -> Iterator[bytes]:

@@ -6,8 +6,13 @@ another installation already.
 
 from __future__ import annotations
 
-from k8s.cluster.api import Api, Object, owners
+from k8s.cluster.api import Api, Object
 from k8s.cluster.names import Names
+
+
+def owners(found: Object) -> list[Object]:
+    """Return what ``ownerReferences`` of another object say, for it to be deleted when `found` is."""
+    return [{"apiVersion": found["apiVersion"], "kind": found["kind"], "name": found["metadata"]["name"], "uid": found["metadata"]["uid"]}]
 
 
 class Belonging:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from k8s.cluster.api import Api, FieldConflict, Object, owners
+from k8s.cluster.api import Api, FieldConflict, Object
+from k8s.cluster.belonging import owners
 from k8s.cluster.names import Names
 from k8s.cluster.pods import largest_bytes, ready_endpoints, restarts, trouble
 from k8s.cluster.releases import ARM_LABEL, SUM_ANNOTATION, beside_release, changes_of, release_of, sum_of, with_release

@@ -10,7 +10,8 @@ import json
 import secrets
 from typing import Any
 
-from k8s.cluster.api import Api, Object, owners
+from k8s.cluster.api import Api, Object
+from k8s.cluster.belonging import owners
 from k8s.cluster.names import Names
 from k8s.errors import Refused, Unavailable
 from k8s.rollout.ports import ARMS, Arm, Weights
