@@ -6,6 +6,7 @@
     ├── SettingsError       2  a plan, a release or an option is wrong (from ``serving.contract.errors``)
     └── RolloutError        3  the rollout could not be carried on; says nothing about the release
         ├── Unavailable        the other side does not answer now: trying again may help
+        │   └── Ignored        nobody has ever answered
         ├── Conflict           somebody else wrote since: read again, decide again
         ├── Refused            the other side will not do it: trying again cannot help
         │   ├── Settled     0  stable runs the release already: nothing is to be done
@@ -36,6 +37,10 @@ class Unavailable(RolloutError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Ignored(Unavailable):
+    """Nobody is there who would do it: no gateway has ever said anything of the route."""
 
 
 class Conflict(RolloutError):

@@ -182,7 +182,7 @@ class Gate:
         present.beginnings += 1
         self._loaded = present
         for traffic in self._traffic.values():
-            traffic.begin(self._plan.steps[0], self._plan.arms)
+            traffic.begin(self._plan.steps[0], ("canary", self._plan.beside))
         present.jury, present.since_s = Jury(self._plan, present.attempt), self._now_s()
         present.is_warm, present.has_passed, present.warmed = not self._plan.warm_up.requests, False, {}
         self._tell(f"{present.subject}: the load begins, attempt {present.attempt}")
@@ -218,7 +218,8 @@ class Gate:
 
     def _warm(self, present: _Judgement, looks: list[tuple[Source, Look]]) -> None:
         """Leave out what a cold process answers; one that does not get warm is judged as it is."""
-        warm_up, arms = self._plan.warm_up, self._plan.arms
+        warm_up = self._plan.warm_up
+        arms: tuple[Arm, ...] = ("canary", self._plan.beside)
         for _, look in looks:
             for arm, requests in zip(arms, (look.batch.canary, look.batch.baseline), strict=True):
                 present.warmed[arm] = present.warmed.get(arm, 0) + int(requests.ok.sum())

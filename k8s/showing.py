@@ -39,7 +39,7 @@ def picture(record: Record) -> Any:
     from rich.text import Text
 
     state = str(record.outcome).replace("_", " ") if record.is_over else str(record.phase)
-    head = f"{record.release.name} over {record.old_release.name}: {state}{', paused' if record.paused else ''}"
+    head = f"{record.title} over {record.old_release.name}: {state}{', paused' if record.paused else ''}"
     steps = Table(box=None, show_header=False)
     for number, step in enumerate(record.plan.steps):
         is_now = number == record.step and not record.is_over
@@ -47,7 +47,7 @@ def picture(record: Record) -> Any:
         steps.add_row(mark, Text(step.title), f"{step.weight_pct} %", Text(record.progress if is_now else ""))
     weights = record.weights
     bar = Text()
-    for share, style in ((weights.stable, "green"), (weights.baseline, "blue"), (weights.canary, "yellow")):
+    for share, style in ((weights.stable, "green"), (weights.baseline, "blue"), (weights.tried, "yellow")):
         bar.append("█" * round(share / 2), style=style)
     lines = [Text(f"{_clock(entry.at_s)}  {entry.detail}", style="dim") for entry in record.timeline[-LINES:]]
     return Group(Text(head, style="bold"), bar, Text(str(weights)), steps, *lines, Text(record.why))

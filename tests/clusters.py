@@ -160,7 +160,7 @@ def roll_out_in(server: ApiServer, asked: Plan | None = None, *, slow: float = 1
     world = World(GatewayRouter(api, NAMES), fleet, {"synthetic": load}, journal, lease, clock, notices=[EventNotice(api, NAMES)])
     with held(lease, clock):
         release = Patience(clock, 30).call(fleet.canary_release)
-        return begin(world, NAMES.name, asked or plan(), release, name).run()
+        return begin(world, NAMES.name, asked or plan(), [release], name).run()
 
 
 @contextmanager

@@ -51,6 +51,8 @@ class Town:
 
     Attributes
     ----------
+    bad
+        Names of releases that are slow, fail or die.
     on_sleep
         Called when time passes: where tests change the world behind the engine's back.
     before, after
@@ -59,6 +61,7 @@ class Town:
 
     def __init__(self, folder: Path, *, slow: float = 1.0, slow_from_pct: int = 0, error_pct: float = 0.0, dies: bool = False) -> None:
         self.folder, self.slow, self.slow_from_pct, self.error_pct, self.dies_at_start = folder, slow, slow_from_pct, error_pct, dies
+        self.bad = {NEW.name}
         self.on_sleep: Callable[[Town], None] = lambda town: None
         self.before: Callable[[str], None] = lambda call: None
         self.after: Callable[[str], None] = lambda call: None
@@ -126,6 +129,9 @@ class Town:
         assert self.weights == Weights(), "the route was put away while it had weights"
         self.do("rest")
 
+    def withdraw(self) -> None:
+        self.do("withdraw", effect=lambda: self.facts.update(weights=asdict(Weights()), mirror=0))
+
     # Fleet
 
     def ensure(self, arm: Arm, release: Release, replicas: int | None) -> None:
@@ -148,7 +154,7 @@ class Town:
         found = self.arms.get(arm)
         if found is None:
             return ArmState(reason="there is no such Deployment")
-        if arm == "canary" and self.dies_at_start and found["release"] == NEW.name:
+        if arm in CANARIES and self.dies_at_start and found["release"] in self.bad:
             return ArmState(None, 0, found["wanted"], 3, None, "CrashLoopBackOff")
         changing = found["next"] is not None and found["next"] != found["release"]
         name = None if changing else found["release"]
@@ -184,7 +190,7 @@ class Town:
         found = self.arms.get(arm, {"ready": 0, "release": None})
         n = SAMPLES_A_LOOK if found["ready"] else 0
         rng = np.random.default_rng([int(self.now_s()), ARMS.index(arm)])
-        bad = arm == "canary" and self.weights.canary >= self.slow_from_pct
+        bad = arm in CANARIES and found["release"] in self.bad and self.weights.of(arm) >= self.slow_from_pct
         started_s = self.now_s() + np.sort(rng.random(n))
         latency_ms = rng.lognormal(1.0, 0.4, n) * (self.slow if bad else 1.0)
         return Requests(started_s=started_s, latency_ms=latency_ms, ok=rng.random(n) >= (self.error_pct / 100 if bad else 0.0))
@@ -195,11 +201,19 @@ class Town:
         return replace(World(self, self, {"synthetic": self}, journal, lease, self), **changes)
 
 
-def roll_out(town: Town, asked: Plan | None = None, name: str = "engine", *, key: str | None = None, **changes: Any) -> Any:
+def roll_out(
+    town: Town,
+    asked: Plan | None = None,
+    name: str = "engine",
+    *,
+    releases: Sequence[Release] = (NEW,),
+    key: str | None = None,
+    **changes: Any,
+) -> Any:
     """Begin, or go on, and run until it is over; the record."""
     world = town.world(name, **changes)
     with held(world.lease, town, wait_s=0):
-        return begin(world, "ranker", asked or plan(), NEW, name, key=key).run()
+        return begin(world, "ranker", asked or plan(), releases, name, key=key).run()
 
 
 def is_settled(town: Town, record: Any) -> None:
@@ -210,4 +224,4 @@ def is_settled(town: Town, record: Any) -> None:
     assert town.facts["floor"] is None
     assert set(town.arms) == {"stable"}
     assert town.arms["stable"]["next"] in (None, town.arms["stable"]["release"]) or not town.arms["stable"]["ready"]
-    assert town.arms["stable"]["release"] == (NEW.name if record.outcome == "promoted" else OLD.name)
+    assert town.arms["stable"]["release"] == (record.title if record.outcome == "promoted" else OLD.name)

@@ -45,7 +45,7 @@ class EventNotice:
             "metadata": {"generateName": f"{names.rollout}.", "namespace": names.namespace},
             "involvedObject": about,
             "reason": TOLD[entry.what],
-            "message": f"{record.release.name}: {entry.detail}"[:MAX_MESSAGE],
+            "message": f"{record.title}: {entry.detail}"[:MAX_MESSAGE],
             "type": "Warning" if bad else "Normal",
             "count": 1,
             "firstTimestamp": when,

@@ -48,7 +48,7 @@ def gate(
         for address in (canary, baseline):
             if not address.startswith(("http://", "https://")):
                 raise wrong(f"{address} is no address: give http://host:port")
-        addresses = dict(zip(asked.arms, (canary, baseline), strict=True))
+        addresses = {"canary": canary, asked.beside: baseline}
         with tempfile.TemporaryDirectory(prefix="pilotage-gate-") as folder:
             load = LocalTraffic(baseline, Processes(Path(folder), end_with_us=True), ServiceLoad(baseline, asked, addresses, None))
             judged = Gate(asked, {"synthetic": load}, idle_s=idle_s, absent=lambda: missing(addresses), tell=_tell)

@@ -65,7 +65,7 @@ def start(
             world = here.world(asked, engine, gateway=gateway, prometheus=access, requests_file=requests_file, notices=[tell])
         with held(world.lease, world.clock):
             by = (key or person()) if supersede else None
-            carrying = begin(world, str(place), asked, wanted, engine, key=key, superseded_by=by)
+            carrying = begin(world, str(place), asked, [wanted], engine, key=key, superseded_by=by)
             begun = True
             if carrying.record.is_over:
                 over = carrying.record

@@ -118,13 +118,12 @@ class Laptop:
     def roll_out(
         self,
         plan: Plan,
-        release: Release,
-        *,
+        *releases: Release,
         requests_file: Path | None = None,
         generator: Generator | None = None,
         notices: Sequence[Notice] = (),
     ) -> Record:
-        """Roll a release out to its end; where one of the same release is under way, go on with it. Arguments as of `world`.
+        """Roll one of these releases out; where a rollout of them is under way, go on with it. Other arguments as of `world`.
 
         Raises
         ------
@@ -134,7 +133,7 @@ class Laptop:
         engine = engine_name()
         world = self.world(plan, engine, requests_file=requests_file, generator=generator, notices=notices)
         with held(world.lease, world.clock):
-            return begin(world, self.folder.name, plan, release, engine).run()
+            return begin(world, self.folder.name, plan, releases, engine).run()
 
     def close(self) -> None:
         """End all of it."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
-from k8s.errors import RolloutError, Unavailable
+from k8s.errors import Ignored, Refused, RolloutError, Unavailable
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.phases import TRANSITIONS, Cause
 from k8s.rollout.plan import Step
-from k8s.rollout.ports import Arm, ArmState, Look, Source, Weights
+from k8s.rollout.ports import Arm, ArmState, Look, Release, Source, Weights
 from k8s.rollout.world import World
 
 Answer = TypeVar("Answer")
@@ -52,7 +52,11 @@ class Hands:
     def patiently(self, do: Callable[[], Answer]) -> Answer:
         """Do something as soon as the other side lets it."""
         # Going back has no alternative to going back: even what is refused is tried again, as long as the plan waits.
-        return self._patience.call(do, refusals=Cause.FAILED not in TRANSITIONS[self._ledger.record.phase])
+        return self._patience.call(do, refusals=self._going_back)
+
+    @property
+    def _going_back(self) -> bool:
+        return Cause.FAILED not in TRANSITIONS[self._ledger.record.phase]
 
     def renew_if_due(self) -> None:
         """Keep the lease."""
@@ -70,19 +74,33 @@ class Hands:
         if record.weights == weights and record.intent is None and self.weights() == weights:
             return
         write = self._world.router.write
-        self._ledger.act("weights", str(weights), lambda: self.patiently(lambda: write(weights)), weights=weights)
+        self._ledger.act("weights", str(weights), lambda: self.patiently(lambda: self._route(lambda: write(weights))), weights=weights)
 
     def mirror(self, pct: int) -> None:
         """Copy this share of live requests to the canary."""
         record = self._ledger.record
         if pct or record.mirror_pct or record.intent is not None:
             write = self._world.router.mirror
-            self._ledger.act("mirror", f"{pct} %", lambda: self.patiently(lambda: write(pct)), mirror_pct=pct)
+            self._ledger.act("mirror", f"{pct} %", lambda: self.patiently(lambda: self._route(lambda: write(pct))), mirror_pct=pct)
 
     def send_home(self) -> None:
         """All live traffic to stable, and no copies: the one state that is right before and after everything."""
         self.set_weights(Weights())
         self.mirror(0)
+
+    def _route(self, write: Callable[[], None]) -> None:
+        """Write weights or copies. On the way back, what is not taken is withdrawn.
+
+        That is, what a gateway looked at and refused, or what none ever looked at. A gateway that does not answer is another matter: what
+        it took before is in force, and taking the canary away would fail its users.
+        """
+        try:
+            write()
+        except (Refused, Ignored) as error:
+            if not self._going_back:
+                raise
+            self._world.router.withdraw()
+            self._ledger.save(what="withdrawn", detail=f"not by weights, but without them: {error}")
 
     def rest(self) -> None:
         """Put away what only a rollout needs."""
@@ -90,14 +108,13 @@ class Hands:
 
     # Arms.
 
-    def ensure(self, arm: Arm, name: str) -> None:
-        """Make an arm run the new release, or the old one."""
+    def ensure(self, arm: Arm, release: Release) -> None:
+        """Make an arm run a release."""
         record = self._ledger.record
-        release = record.release if name == record.release.name else record.old_release
         replicas = None if arm == "stable" else record.plan.replicas_of(record.step)
         size = "" if replicas is None else f", replicas: {replicas}"
         do = self._world.fleet.ensure
-        self._ledger.act("ensure", f"{arm} runs {name}{size}", lambda: self.patiently(lambda: do(arm, release, replicas)))
+        self._ledger.act("ensure", f"{arm} runs {release.name}{size}", lambda: self.patiently(lambda: do(arm, release, replicas)))
 
     def floor(self, replicas: int | None) -> None:
         """Keep scalers from taking stable down, or no longer."""
@@ -111,11 +128,12 @@ class Hands:
     # Requests of a step.
 
     def begin_traffic(self, step: Step) -> None:
-        """Begin to load, or to watch."""
+        """Begin to load, or to watch, what is tried now."""
         plan = self._ledger.record.plan
+        arms = (*self._ledger.record.canaries, plan.beside)
         for source in plan.sources:
             traffic = self._world.traffic[source]
-            self.patiently(lambda traffic=traffic: traffic.begin(step, plan.arms))  # type: ignore[misc]
+            self.patiently(lambda traffic=traffic: traffic.begin(step, arms))  # type: ignore[misc]
 
     def end_traffic(self) -> None:
         """Stop to; what cannot be stopped has an end of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8s.rollout.plan import Health
-from k8s.rollout.ports import ArmState
+from k8s.rollout.ports import Arm, ArmState
 
 LOOKS_IN_A_ROW = 3
 """A single reading of memory may fall into a garbage collection or a burst of large requests."""
@@ -18,8 +18,8 @@ class HealthWatch:
         The plan's.
     """
 
-    def __init__(self, limits: Health) -> None:
-        self._limits = limits
+    def __init__(self, limits: Health, arm: Arm = "canary") -> None:
+        self._limits, self._arm = limits, arm
         self._warm: dict[str, int] = {}
         self._over = 0
 
@@ -38,18 +38,18 @@ class HealthWatch:
         limits = self._limits
         if canary.restarts > limits.max_restarts:
             reason = f": {canary.reason}" if canary.reason else ""
-            return f"the canary was restarted {canary.restarts} times, {limits.max_restarts} are allowed{reason}"
+            return f"the {self._arm} was restarted {canary.restarts} times, {limits.max_restarts} are allowed{reason}"
         if canary.memory_bytes is None:
             return None
         if limits.max_memory_bytes is not None and canary.memory_bytes > limits.max_memory_bytes:
-            return f"the canary has {_mib(canary.memory_bytes)} of memory, {_mib(limits.max_memory_bytes)} are allowed"
+            return f"the {self._arm} has {_mib(canary.memory_bytes)} of memory, {_mib(limits.max_memory_bytes)} are allowed"
         growth_pct = self._growth_pct("canary", canary.memory_bytes)
         beside_pct = 0.0 if beside.memory_bytes is None else max(self._growth_pct("beside", beside.memory_bytes), 0.0)
         self._over = self._over + 1 if growth_pct - beside_pct > limits.max_memory_growth_pct else 0
         if self._over < LOOKS_IN_A_ROW:
             return None
         return (
-            f"the canary's memory grew by {growth_pct:.0f} % since it was warm, to {_mib(canary.memory_bytes)}, the other arm's by"
+            f"the {self._arm}'s memory grew by {growth_pct:.0f} % since it was warm, to {_mib(canary.memory_bytes)}, the other arm's by"
             f" {beside_pct:.0f} %; {limits.max_memory_growth_pct:g} points more are allowed"
         )
 

@@ -1,14 +1,14 @@
-"""The judges of one step: one for each source of requests, and one for the answers where they are compared."""
+"""The judges of one step: for each canary one a source of requests, and one for the answers where they are compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from k8s.errors import Refused
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Answers, Look, Source
+from k8s.rollout.ports import Answers, Arm, Look, Source
 from loadtests.judge import Judge, JudgeError, Status, Verdict
 from loadtests.judge.arms import no_requests
 
@@ -25,22 +25,24 @@ class AnswerJudge(Protocol):
         ...
 
 
-AnswerJudges = Callable[[Plan, int], AnswerJudge | None]
-"""Makes the judge of answers for an attempt at a step; None where the plan compares none."""
+AnswerJudges = Callable[[Plan, int, int], AnswerJudge | None]
+"""Makes the judge of one canary's answers, given the plan, the attempt, and how many releases are tried; None where none are compared."""
 
 
 class Jury:
-    """Judges one attempt at a step.
+    """Judges one canary in one attempt at a step.
 
     Parameters
     ----------
     attempt
         From 1; each has half of the risk of the one before.
+    releases
+        Tried at the same time, which share the risk.
     """
 
-    def __init__(self, plan: Plan, attempt: int, answers: AnswerJudge | None = None) -> None:
+    def __init__(self, plan: Plan, attempt: int, answers: AnswerJudge | None = None, releases: int = 1) -> None:
         self._plan = plan
-        self._judges: dict[Source, Judge] = {source: plan.judge(source, attempt) for source in plan.sources}
+        self._judges: dict[Source, Judge] = {source: plan.judge(source, attempt, releases) for source in plan.sources}
         self._answers = answers
 
     def add(self, source: Source, look: Look) -> None:
@@ -65,6 +67,43 @@ class Jury:
         if self._answers is not None:
             found["answers"] = self._answers.verdict()
         return found
+
+
+class Trial:
+    """One attempt at a step: a jury for each canary.
+
+    Parameters
+    ----------
+    canaries
+        That are left of `releases`.
+    answers
+        Makes the judges of answers; None: they are not compared.
+    """
+
+    def __init__(self, plan: Plan, attempt: int, canaries: Sequence[Arm], releases: int, answers: AnswerJudges | None = None) -> None:
+        self._juries = {arm: Jury(plan, attempt, answers(plan, attempt, releases) if answers else None, releases) for arm in canaries}
+        self._verdicts = {arm: jury.verdicts() for arm, jury in self._juries.items()}
+
+    def add(self, seen: Iterable[tuple[Source, Mapping[Arm, Look]]]) -> None:
+        """Take in what the sources saw; raises as of `Jury.add`."""
+        fresh = set()
+        for source, looks in seen:
+            for arm, look in looks.items():
+                self._juries[arm].add(source, look)
+                fresh.add(arm)
+        self._verdicts |= {arm: self._juries[arm].verdicts() for arm in fresh}
+
+    def verdicts(self, arm: Arm) -> Mapping[str, Verdict]:
+        """Return what the jury of a canary says."""
+        return self._verdicts[arm]
+
+    def status(self, arm: Arm) -> Status:
+        """Return what it comes to."""
+        return together(self._verdicts[arm])
+
+    def samples(self, canaries: Iterable[Arm]) -> int:
+        """Return requests of the arm that had fewest."""
+        return min(samples(self._verdicts[arm]) for arm in canaries)
 
 
 def together(verdicts: Mapping[str, Verdict]) -> Status:

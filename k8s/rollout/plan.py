@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -273,20 +274,38 @@ class Plan(_Table):
         return tuple(source for source in ("synthetic", "live") if getattr(self, source) is not None)
 
     @property
-    def arms(self) -> tuple[Arm, Arm]:
-        """What is compared, with what."""
-        return "canary", "baseline" if self.baseline else "stable"
+    def beside(self) -> Arm:
+        """What canaries are compared with."""
+        return "baseline" if self.baseline else "stable"
 
     def replicas_of(self, step: int) -> int:
         """Return how many processes canary and baseline have at a step."""
         given = [each.replicas for each in self.steps[: step + 1] if each.replicas is not None]
         return given[-1] if given else self.replicas
 
-    def weights_of(self, step: int) -> Weights:
-        """Return the weights of a step. The baseline gets as much as the canary as long as stable keeps no less than either."""
-        canary = self.steps[step].weight_pct
-        baseline = canary if self.baseline and 3 * canary <= 100 else 0
-        return Weights(stable=100 - canary - baseline, baseline=baseline, canary=canary)
+    def weights_of(self, step: int, canaries: Sequence[Arm] = ("canary",)) -> Weights:
+        """Return the weights of a step. The baseline gets as much as each canary as long as stable keeps no less."""
+        each = self.steps[step].weight_pct
+        baseline = each if self.baseline and (len(canaries) + 2) * each <= 100 else 0
+        shares = dict.fromkeys(canaries, each)
+        return Weights.shared(shares | {"stable": 100 - len(canaries) * each - baseline, "baseline": baseline})
+
+    def require_room(self, releases: int) -> None:
+        """Check that so many releases can be tried at the same time.
+
+        Raises
+        ------
+        SettingsError
+            They cannot, by this plan.
+        """
+        if releases == 1:
+            return
+        for step in self.steps:
+            if releases * step.weight_pct > 100:
+                most = 100 // step.weight_pct
+                raise SettingsError(f"step {step.title} gives {step.weight_pct} % to each of {releases} releases: there is room for {most}")
+        if self.warm_up.mirror_pct or any(step.mirror_pct for step in self.steps):
+            raise SettingsError(f"plan {self.name} copies requests (mirror_pct), which go to one canary: try one release, or copy none")
 
     def _asked(self, source: Source) -> tuple[tuple[Objective, ...], Policy]:
         tables = self.live.objectives if source == "live" and self.live is not None else self.objectives
@@ -297,25 +316,25 @@ class Plan(_Table):
         """Whether requests of this source are judged beside another arm's, not by limits alone."""
         return any(objective.two_arms for objective in self._asked(source)[0])
 
-    def judge(self, source: Source, attempt: int) -> Judge:
-        """Return a judge of one attempt at a step."""
+    def judge(self, source: Source, attempt: int, releases: int = 1) -> Judge:
+        """Return a judge of one of so many releases, in one attempt at a step."""
         asked, policy = self._asked(source)
-        return Judge(asked, self._careful(policy, attempt))
+        return Judge(asked, self._careful(policy, attempt, releases))
 
-    def answers_judge(self, attempt: int) -> AnswersJudge | None:
-        """Return a judge of the answers in one attempt at a step; None where they are not compared."""
+    def answers_judge(self, attempt: int, releases: int = 1) -> AnswersJudge | None:
+        """Return a judge of the answers of one of so many releases, in one attempt at a step; None where they are not compared."""
         if self.answers is None:
             return None
-        policy = self._careful(self._asked("synthetic")[1], attempt)
+        policy = self._careful(self._asked("synthetic")[1], attempt, releases)
         return AnswersJudge(self.answers, false_alarm=policy.false_alarm, false_pass=policy.false_pass)
 
-    def _careful(self, policy: Policy, attempt: int) -> Policy:
-        """Divide the risk of a false alarm among steps and what is judged in each.
+    def _careful(self, policy: Policy, attempt: int, releases: int) -> Policy:
+        """Divide the risk of a false alarm among steps and what is judged in each, and both risks among releases.
 
         The n-th attempt at a step, after a restart or a hold, has 2⁻ⁿ of what is left for the step, and 2⁻ⁿ of the risk of a false pass:
-        however often it is tried, the sum stays below what the plan allows.
+        however often it is tried, and however many releases are, the sum stays below what the plan allows.
         """
-        share = 0.5**attempt
+        share = 0.5**attempt / releases
         parts = len(self.steps) * (len(self.sources) + (self.answers is not None))
         return Policy(**vars(policy) | {"false_alarm": policy.false_alarm * share / parts, "false_pass": policy.false_pass * share})
 

@@ -205,6 +205,16 @@ class Router(Protocol):
         """
         ...
 
+    def withdraw(self) -> None:
+        """Give all live traffic to stable where weights are not taken any more; `read` then says so too.
+
+        Raises
+        ------
+        Refused
+            There is no other way than by weights.
+        """
+        ...
+
     def rest(self) -> None:
         """Put away what only a rollout needs, once all weight is stable's and before the other arms go; `read` then says so too."""
         ...

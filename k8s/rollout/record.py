@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from k8s.errors import Refused
 from k8s.rollout.phases import Outcome, Phase
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Release, Weights
+from k8s.rollout.ports import CANARIES, Arm, Release, Weights
 from loadtests.judge import Verdict
 
-RECORD_SCHEMA_VERSION = 1
+RECORD_SCHEMA_VERSION = 2
 
 MAX_ENTRIES = 1000
 """Lines of a timeline that are kept, the first and the last half of them: a ConfigMap holds 1 MiB, a line has some 200 bytes."""
@@ -37,6 +37,8 @@ class Request(_Model):
         Unlike all others: the engine carries each out once.
     by
         Who asks, as far as that is known.
+    release
+        Name of what is to be promoted, where several are tried; None: the first of those that are left.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Request(_Model):
     by: str
     at_s: float
     reason: str = ""
+    release: str | None = None
 
 
 class Entry(_Model):
@@ -52,7 +55,8 @@ class Entry(_Model):
     Attributes
     ----------
     what
-        ``started``, ``note``, ``took over``, ``phase``, ``analysis``, ``extended``, ``asked``, ``drift``, ``blind``, or an action's name.
+        ``started``, ``note``, ``took over``, ``phase``, ``analysis``, ``extended``, ``dropped``, ``asked``, ``drift``, ``blind``,
+        ``withdrawn``, or an action's name.
     by
         ``engine``, ``judge``, or the person who asked.
     weights
@@ -73,6 +77,8 @@ class Judged(_Model):
 
     Attributes
     ----------
+    release
+        Name of the one that was judged.
     source
         Requests that it looked at: ``synthetic``, ``live``, or ``answers``.
     verdict
@@ -84,11 +90,27 @@ class Judged(_Model):
     attempt: int
     source: str
     verdict: dict[str, Any]
+    release: str = ""
 
     @staticmethod
-    def of(at_s: float, step: str, attempt: int, source: str, verdict: Verdict) -> Judged:
+    def of(at_s: float, record: Record, release: str, source: str, verdict: Verdict) -> Judged:
         """Take a verdict in, as it would be read back."""
-        return Judged(at_s=at_s, step=step, attempt=attempt, source=source, verdict=json.loads(verdict.to_json()))
+        found = json.loads(verdict.to_json())
+        return Judged(at_s=at_s, step=record.step_name, attempt=record.attempt, source=source, verdict=found, release=release)
+
+
+class Dropped(_Model):
+    """A release that is tried no longer, while others are.
+
+    Attributes
+    ----------
+    conclusion
+        As of the record.
+    """
+
+    arm: Arm
+    why: str
+    conclusion: Literal["fail", "inconclusive"]
 
 
 class Intent(_Model):
@@ -113,6 +135,13 @@ class Record(_Model):
         Name in the history.
     service
         What is rolled out: name of the chart's release, or of the local service.
+    releases
+        What is rolled out: one, or several that are tried at the same time, the preferred one first. Arm `canary` runs the first,
+        `canary-2` the second, and so on.
+    dropped
+        Those that are tried no longer.
+    chosen
+        Arm whose release stable gets; None: not chosen yet.
     old_release
         What stable ran before, and what going back restores.
     step, attempt
@@ -121,7 +150,7 @@ class Record(_Model):
     extensions
         How often the step was given more requests.
     losses
-        How often the canary went away and came back.
+        How often a canary went away and came back.
     drifts
         How often somebody else changed the weights.
     stable_ready
@@ -131,7 +160,7 @@ class Record(_Model):
     handled
         Request that was carried out last.
     conclusion
-        What the judge, the canary's health or the clock made of the release; None: nothing yet, or a person decided.
+        What the judge, a canary's health or the clock made of what was left at the end; None: nothing yet, or a person decided.
     progress
         How far the step is, in words.
     key
@@ -143,7 +172,7 @@ class Record(_Model):
     service: str
     engine: str
     plan: Plan
-    release: Release
+    releases: tuple[Release, ...] = Field(min_length=1, max_length=len(CANARIES))
     old_release: Release
     started_s: float
     ended_s: float | None = None
@@ -168,6 +197,30 @@ class Record(_Model):
     timeline: tuple[Entry, ...] = ()
     verdicts: tuple[Judged, ...] = ()
     key: str | None = None
+    dropped: tuple[Dropped, ...] = ()
+    chosen: Arm | None = None
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Arms of all releases, dropped or not."""
+        return CANARIES[: len(self.releases)]
+
+    @property
+    def canaries(self) -> tuple[Arm, ...]:
+        """Arms that still may win; one, once that is chosen."""
+        if self.chosen is not None:
+            return (self.chosen,)
+        gone = {each.arm for each in self.dropped}
+        return tuple(arm for arm in self.arms if arm not in gone)
+
+    def release_of(self, arm: Arm) -> Release:
+        """Return what a canary runs."""
+        return self.releases[CANARIES.index(arm)]
+
+    @property
+    def title(self) -> str:
+        """Name of the release, or of all that are tried until one is chosen."""
+        return ", ".join(self.release_of(arm).name for arm in (self.canaries if self.chosen else self.arms))
 
     @property
     def is_over(self) -> bool:
@@ -199,9 +252,12 @@ class Record(_Model):
             It is no record of this schema version.
         """
         try:
-            record = Record.model_validate_json(text)
-        except ValidationError as error:
+            document = json.loads(text)
+            version = document["schema_version"]
+            if version == 1:  # one release
+                document |= {"schema_version": RECORD_SCHEMA_VERSION, "releases": [document.pop("release")]}
+            elif version != RECORD_SCHEMA_VERSION:
+                raise Refused(f"the record has schema version {version}, this program reads 1 and {RECORD_SCHEMA_VERSION}")
+            return Record.model_validate(document)
+        except (ValidationError, ValueError, KeyError, TypeError) as error:
             raise Refused(f"this is no record of a rollout: {error}") from error
-        if record.schema_version != RECORD_SCHEMA_VERSION:
-            raise Refused(f"the record has schema version {record.schema_version}, this program reads {RECORD_SCHEMA_VERSION}")
-        return record

@@ -18,7 +18,7 @@ REPORT_SCHEMA_VERSION = 1
 JSON_NAME, PAGE_NAME = "report.json", "report.html"
 TEMPLATE = "report_template.html"
 
-DECIDING = ("started", "note", "phase", "verdict", "extended", "asked", "drift", "health")
+DECIDING = ("started", "note", "phase", "extended", "dropped", "withdrawn", "asked", "drift")
 """Lines of the timeline that say why; the others say what was done."""
 
 CHART_WIDTH, CHART_HEIGHT = 840, 160
@@ -55,7 +55,7 @@ def spans(record: Record) -> list[Span]:
 
 
 def exposure_pct_s(record: Record) -> float:
-    """Canary's share of live traffic, summed over time: per cent times seconds. One per cent for a minute is 60."""
+    """Canaries' share of live traffic, summed over time: per cent times seconds. One per cent for a minute is 60."""
     return sum(span.weights.tried * (span.to_s - span.from_s) for span in spans(record))
 
 
@@ -77,7 +77,7 @@ def decided_by(record: Record) -> str:
 
 def summary(record: Record) -> list[str]:
     """Say in two or three sentences what happened and why."""
-    release, old = record.release.name, record.old_release.name
+    release, old = record.title, record.old_release.name
     took_s = (record.ended_s or max(entry.at_s for entry in record.timeline)) - record.started_s if record.timeline else 0.0
     state = record.outcome.replace("_", " ") if record.outcome else f"not over: {record.phase}"
     lines = [f"{release} over {old}, plan {record.plan.name}: {state}, after {took_s:.0f} s."]
@@ -85,11 +85,13 @@ def summary(record: Record) -> list[str]:
     if decided is not None:
         why = decided.detail.partition(": ")[2].removeprefix(f"step {decided.step}: ")  # after "phase → phase"
         lines.append(f"Decided by {decided.by}, at step {decided.step}: {why}")
+    lines += [f"{record.release_of(each.arm).name} was dropped ({each.conclusion}): {each.why}" for each in record.dropped]
     highest = max((span.weights.tried for span in spans(record)), default=0)
+    whose = "The canary" if len(record.releases) == 1 else "All canaries together"
     lines.append(
-        "No live request was sent to the canary."
+        "No live request was sent to a canary."
         if not highest
-        else f"The canary had at most {highest} % of live traffic; in all as much as {exposure_pct_s(record) / 100:.1f} s of all of it."
+        else f"{whose} had at most {highest} % of live traffic; in all as much as {exposure_pct_s(record) / 100:.1f} s of all of it."
     )
     return lines
 
@@ -98,7 +100,8 @@ def explain(record: Record) -> list[str]:
     """Say what happened and why, with the evidence."""
     lines = summary(record)
     for judged in record.verdicts:
-        lines.append(f"  {judged.step}, {judged.source}, attempt {judged.attempt}: {judged.verdict['sentence']}")
+        whose = f"{judged.release}, " if len(record.releases) > 1 else ""
+        lines.append(f"  {whose}{judged.step}, {judged.source}, attempt {judged.attempt}: {judged.verdict['sentence']}")
         lines += [f"    {_mark(finding['status'])} {finding['objective']}: {finding['sentence']}" for finding in judged.verdict["findings"]]
     asked = [entry for entry in record.timeline if entry.what == "asked"]
     lines += [f"  {entry.by} asked: {entry.detail}" for entry in asked]
@@ -110,7 +113,7 @@ def history_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     return [
         {
             "id": record.id,
-            "release": record.release.name,
+            "release": record.title,
             "over": record.old_release.name,
             "plan": record.plan.name,
             "started": _utc(record.started_s),
@@ -192,12 +195,13 @@ def _line(record: Record, entry: Entry) -> dict[str, str]:
         "what": entry.what,
         "detail": entry.detail,
         "by": entry.by,
-        "weights": f"{entry.weights.stable}/{entry.weights.baseline}/{entry.weights.canary}",
+        "weights": "/".join(str(entry.weights.of(arm)) for arm in ("stable", "baseline", *record.arms)),
     }
 
 
 def _evidence(record: Record, judged: Judged) -> dict[str, Any]:
-    return {"at": f"{judged.at_s - record.started_s:.1f} s", "step": judged.step, "source": judged.source, "verdict": judged.verdict}
+    step = judged.step if len(record.releases) == 1 else f"{judged.step}, {judged.release}"
+    return {"at": f"{judged.at_s - record.started_s:.1f} s", "step": step, "source": judged.source, "verdict": judged.verdict}
 
 
 def _mark(status: str) -> str:

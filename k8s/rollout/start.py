@@ -6,7 +6,7 @@ import getpass
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,9 +16,10 @@ from k8s.rollout.engine import Engine
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan, Times
-from k8s.rollout.ports import Clock, Journal, Lease, Release, Stored
+from k8s.rollout.ports import CANARIES, Clock, Journal, Lease, Release, Stored
 from k8s.rollout.record import Record, Request, Wish
 from k8s.rollout.world import Silence, World
+from serving.contract.errors import SettingsError
 
 LEASE_WAIT_S = 60.0
 """For the lease of an engine that died: it runs out after `LEASE_S` (30 s) of the cluster's lease, and clocks differ by some seconds."""
@@ -63,9 +64,21 @@ def held(lease: Lease, clock: Clock, wait_s: float = LEASE_WAIT_S) -> Iterator[N
 
 
 def begin(
-    world: World, service: str, plan: Plan, release: Release, name: str, *, key: str | None = None, superseded_by: str | None = None
+    world: World,
+    service: str,
+    plan: Plan,
+    releases: Sequence[Release],
+    name: str,
+    *,
+    key: str | None = None,
+    superseded_by: str | None = None,
 ) -> Engine:
-    """Begin a rollout; where one of this release is under way, go on with that, by the plan it began with. The lease must be held.
+    """Begin a rollout; where one of these releases is under way, go on with that, by the plan it began with. The lease must be held.
+
+    Parameters
+    ----------
+    releases
+        One, or several that are tried at the same time, the preferred one first.
 
     Parameters
     ----------
@@ -78,9 +91,11 @@ def begin(
     Raises
     ------
     Refused
-        Another release is under way, or there is nothing to go back to.
+        Others are under way, or there is nothing to go back to.
     Unfit
         The plan copies requests, and the gateway cannot.
+    SettingsError
+        The plan has no room for so many, or two have one name.
     Settled
         There is nothing to roll out.
     """
@@ -88,26 +103,27 @@ def begin(
     stored = patience.call(world.journal.load)
     if stored is not None and stored.record.is_over and key is not None and stored.record.key == key:
         return _engine(world, stored, name)
-    if stored is not None and not stored.record.is_over and stored.record.release == release:
+    if stored is not None and not stored.record.is_over and stored.record.releases == tuple(releases):
         return _engine(world, stored, name, key)
     under_way = stored.record if stored is not None and not stored.record.is_over else None
     if under_way is not None and superseded_by is None:
         raise Refused(
-            f"rollout {under_way.id} of {under_way.release.name} is {under_way.phase}: abort it, wait until it is over, or have it put"
+            f"rollout {under_way.id} of {under_way.title} is {under_way.phase}: abort it, wait until it is over, or have it put"
             " back first (--supersede)"
         )
+    _require_fit(world, plan, releases)
     unknown = patience.call(lambda: _check_mirror(world, plan))
     if under_way is not None and superseded_by is not None:
-        why, now_s = f"superseded by {release.name}", world.clock.now_s()
+        why, now_s = f"superseded by {', '.join(release.name for release in releases)}", world.clock.now_s()
         patience.call(lambda: ask(world.journal, under_way, "abort", by=superseded_by, at_s=now_s, reason=why))
         put_back(world, under_way, name)
         stored = patience.call(world.journal.load)
     before = patience.call(world.journal.request)
-    fresh = _fresh(world, service, plan, release, name)
+    fresh = _fresh(world, service, plan, tuple(releases), name)
     # What was asked of the rollout before is not asked of this one, whatever the clock of the asker said.
     fresh = fresh.model_copy(update={"key": key, "handled": before.id if before else None})
     ledger = Ledger(fresh, stored.version if stored else None, world.journal, world.clock, world.notices)
-    ledger.save(what="started", detail=f"{release.name} by plan {plan.name}, over {ledger.record.old_release.name}")
+    ledger.save(what="started", detail=f"{fresh.title} by plan {plan.name}, over {ledger.record.old_release.name}")
     if unknown:
         ledger.save(what="note", detail=unknown)
     return Engine(world, ledger, name)
@@ -164,12 +180,26 @@ def _check_sources(world: World, plan: Plan) -> None:
         raise Refused(f"the plan looks at {', '.join(missing)} traffic, which is not set up here")
 
 
-def _fresh(world: World, service: str, plan: Plan, release: Release, name: str) -> Record:
+def _require_fit(world: World, plan: Plan, releases: Sequence[Release]) -> None:
+    """Check that the plan can be carried out here, for so many releases."""
     _check_sources(world, plan)
+    if not 1 <= len(releases) <= len(CANARIES):
+        raise SettingsError(f"{len(releases)} releases cannot be tried at the same time: 1 to {len(CANARIES)} can")
+    names = [release.name for release in releases]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError(f"two releases are called {', '.join(twice)}: a verdict would be nobody's")
+    plan.require_room(len(releases))
+
+
+def _fresh(world: World, service: str, plan: Plan, releases: tuple[Release, ...], name: str) -> Record:
     patience = Patience(world.clock, plan.times.api_s)
     old, stable = patience.call(world.fleet.stable_release), patience.call(lambda: world.fleet.state("stable"))
-    if old.name == release.name:
-        raise Settled(f"stable runs {release.name} already, so that nothing is to be done; another release has another name")
+    names = [release.name for release in releases]
+    if names == [old.name]:
+        raise Settled(f"stable runs {old.name} already, so that nothing is to be done; another release has another name")
+    if old.name in names:
+        raise Refused(f"stable runs {old.name} already, and is what the others are compared with: leave it out")
     if not stable.ready:
         raise Refused(f"stable has no ready endpoint ({stable.reason or 'not told why'}): there is nothing to go back to")
     now_s = world.clock.now_s()
@@ -179,7 +209,7 @@ def _fresh(world: World, service: str, plan: Plan, release: Release, name: str) 
         service=service,
         engine=name,
         plan=plan,
-        release=release,
+        releases=releases,
         old_release=old,
         started_s=now_s,
         since_s=now_s,

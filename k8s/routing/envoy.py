@@ -79,6 +79,10 @@ class EnvoyRouter:
     def check_mirror(self, pct: int) -> None:
         """Envoy copies any share."""
 
+    def withdraw(self) -> None:
+        """Raise `Refused`: there is no other table below this one."""
+        raise Refused(f"Envoy takes no weights, and there is no other way to stable; its log in {self.folder} says why")
+
     def rest(self) -> None:
         """Nothing: a route table without a rollout looks as one with all traffic on stable."""
 

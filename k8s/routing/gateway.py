@@ -13,7 +13,7 @@ from typing import Any
 from k8s.cluster.api import Api, Object
 from k8s.cluster.belonging import owners
 from k8s.cluster.names import Names
-from k8s.errors import Refused, Unavailable
+from k8s.errors import Ignored, Refused, Unavailable
 from k8s.rollout.ports import ARMS, Arm, Weights
 from k8s.routing.features import check_mirror
 
@@ -51,8 +51,12 @@ class GatewayRouter:
         """Ask the classes of the route's gateways whether they can copy requests; see `k8s.routing.features`."""
         return check_mirror(self._api, self._names.namespace, self._made()["spec"].get("parentRefs") or [], pct)
 
+    def withdraw(self) -> None:
+        """Delete the route, which no gateway takes as it is: the chart's own gets everything again."""
+        self._api.delete(self._names.route)
+
     def rest(self) -> None:
-        """Delete the route: the chart's own gets everything again."""
+        """Delete the route, which is not needed any more."""
         self._api.delete(self._names.route)
 
     def _apply(self, found: Object | None, weights: Weights, mirror_pct: int) -> None:
@@ -88,6 +92,8 @@ class GatewayRouter:
         """Check that every gateway has accepted this very version."""
         generation = int(route["metadata"].get("generation") or 0)
         parents = (route.get("status") or {}).get("parents") or []
+        if not parents:
+            raise Ignored(f"HTTPRoute {self._names.rollout}: no gateway has said anything of it; look at traffic.httpRoute.parentRefs")
         if len(parents) < len(route["spec"].get("parentRefs") or []):
             raise Unavailable(f"HTTPRoute {self._names.rollout} is not accepted yet: {len(parents)} gateways have answered")
         for parent in parents:

@@ -40,7 +40,7 @@ def test_a_request_without_a_key_is_never_taken_for_another_one_without(tmp_path
 
 def test_whoever_goes_on_with_a_rollout_is_told_its_end_when_he_asks_again(tmp_path: Path) -> None:
     town = Town(tmp_path, slow=2.0)
-    begin(town.world(), "ranker", plan(), NEW, "first", key="job-1")
+    begin(town.world(), "ranker", plan(), [NEW], "first", key="job-1")
     second = roll_out(town, key="job-2")
     assert roll_out(town, key="job-2") == second
     assert len(DiskJournal(tmp_path / "journal").history()) == 1
@@ -75,7 +75,7 @@ def test_killed_while_it_puts_the_superseded_release_back_the_next_engine_ends_t
     def supersede(name: str) -> Record:
         world = town.world(name)
         with held(world.lease, town, wait_s=0):
-            return begin(world, "ranker", plan(), newer, name, key="job-2", superseded_by="job-2").run()
+            return begin(world, "ranker", plan(), [newer], name, key="job-2", superseded_by="job-2").run()
 
     town.after = crash
     with pytest.raises(Crash):
@@ -86,7 +86,7 @@ def test_killed_while_it_puts_the_superseded_release_back_the_next_engine_ends_t
     town.after = lambda call: None
     record = supersede("third")
     first, second = DiskJournal(tmp_path / "journal").history()
-    assert (first.release.name, first.outcome, first.why) == ("new", "rolled_back", "abort, asked by job-2: superseded by newer")
+    assert (first.title, first.outcome, first.why) == ("new", "rolled_back", "abort, asked by job-2: superseded by newer")
     assert not any("newer" in call for call in calls), "it had begun the next one before the first was put back"
     assert second == record
-    assert (second.release.name, second.outcome) == ("newer", "promoted")
+    assert (second.title, second.outcome) == ("newer", "promoted")

@@ -290,10 +290,10 @@ def test_the_engine_of_a_lost_lease_stops_at_its_next_write(tmp_path: Path) -> N
     town = Town(tmp_path)
     paused = town.world("first")
     paused.lease.acquire()
-    first = begin(paused, "ranker", plan(), NEW, "first")
+    first = begin(paused, "ranker", plan(), [NEW], "first")
     first.tick()
     second = town.world("second", lease=paused.lease)  # as if the first had slept until its lease ran out, and does not know
-    begin(second, "ranker", plan(), NEW, "second").run()
+    begin(second, "ranker", plan(), [NEW], "second").run()
     with pytest.raises(NotHeld, match="engine second has taken over"):
         first.run()
 
@@ -325,15 +325,15 @@ def test_a_write_whose_answer_was_lost_is_not_taken_for_another_engine(tmp_path:
 
 def test_another_release_is_refused_while_one_is_under_way(tmp_path: Path) -> None:
     town = Town(tmp_path)
-    begin(town.world(), "ranker", plan(), NEW, "first")
+    begin(town.world(), "ranker", plan(), [NEW], "first")
     with pytest.raises(Refused, match="of new is preparing: abort it"):
-        begin(town.world(), "ranker", plan(), type(NEW)("newer"), "second")
+        begin(town.world(), "ranker", plan(), [type(NEW)("newer")], "second")
 
 
 def test_what_stable_runs_already_is_not_rolled_out(tmp_path: Path) -> None:
     town = Town(tmp_path)
     with pytest.raises(Settled, match="stable runs old already"):
-        begin(town.world(), "ranker", plan(), type(NEW)("old"), "engine")
+        begin(town.world(), "ranker", plan(), [type(NEW)("old")], "engine")
 
 
 def test_pods_that_an_update_has_beside_the_wanted_ones_are_not_waited_for(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_rollback_says_what_was_shown_and_that_the_judge_decided(tmp_path: Pat
     lines = explain(record)
     assert "rolled back" in lines[0]
     assert "Decided by judge" in lines[1]
-    assert "No live request was sent to the canary." in lines
+    assert "No live request was sent to a canary." in lines
     assert any("✗ p50 ratio" in line for line in lines)
 
 

@@ -97,7 +97,7 @@ def test_another_release_supersedes_one_that_no_engine_carries_on(
     long = {"step": [{"weight_pct": 10, "bake_s": 600}]} if phase == "stepping" else {}
     installation, asked = Installation(NAMES, api_of(here.server)), load_plan(_plan_file(tmp_path, **long))
     world = installation.world(asked, "dead")
-    dead = begin(world, NAMES.name, asked, installation.release("first", None), "dead")
+    dead = begin(world, NAMES.name, asked, [installation.release("first", None)], "dead")
     while dead.record.phase != phase:
         dead.tick()
     if phase in ("stepping", "promoting"):
@@ -111,7 +111,7 @@ def test_another_release_supersedes_one_that_no_engine_carries_on(
     result = RUN.invoke(cli.app, [*words, "--supersede"])
     assert result.exit_code == 0, result.output
     first, second = installation.journal.history()
-    assert (first.outcome, second.outcome, second.release.name) == (outcome, "promoted", "second")
+    assert (first.outcome, second.outcome, second.title) == (outcome, "promoted", "second")
     assert any("abort, asked by job-2: superseded by second" in entry.detail for entry in first.timeline)
     assert here.image("stable") == newer
     assert NAMES.route not in here.server.objects
@@ -127,7 +127,7 @@ def test_abort_puts_everything_back_itself_where_no_engine_is_left(here: Cluster
     installation = Installation(NAMES, api_of(here.server))
     asked: Plan = plan(step=[{"weight_pct": 10, "bake_s": 600}], times={"poll_s": 0.05})
     world = installation.world(asked, "dead")
-    engine = begin(world, NAMES.name, asked, installation.release("new", None), "dead")
+    engine = begin(world, NAMES.name, asked, [installation.release("new", None)], "dead")
     engine.tick()
     world.lease.release()  # as if its time had run out
     assert NAMES.deployment("canary") in here.server.objects
@@ -164,7 +164,7 @@ def test_history_and_explain_tell_what_happened_and_why(finished: Path) -> None:
 
 def test_a_wish_reaches_the_journal_while_a_rollout_is_under_way(tmp_path: Path) -> None:
     town = Town(tmp_path)
-    begin(town.world(), "ranker", plan(), NEW, "engine")
+    begin(town.world(), "ranker", plan(), [NEW], "engine")
     for wish in ("pause", "resume", "promote"):
         assert RUN.invoke(cli.app, [wish, "--folder", str(tmp_path), "--reason", "because"]).exit_code == 0
         request = DiskJournal(tmp_path / "journal").request()

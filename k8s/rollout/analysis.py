@@ -1,0 +1,163 @@
+"""What is learnt from requests: whether the arms are warm, and what the judge makes of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from k8s.rollout.conditions import Conditions, Turn
+from k8s.rollout.hands import Hands
+from k8s.rollout.jury import Trial
+from k8s.rollout.ledger import Ledger
+from k8s.rollout.phases import Cause
+from k8s.rollout.ports import Arm, Look, Source
+from k8s.rollout.record import Judged, Record
+from k8s.rollout.world import World
+
+PROGRESS_EVERY_S = 5.0
+"""Between two writes of how far a step is; each is a write to the API server."""
+
+
+class Analysis:
+    """Made anew for each phase; what it has learnt goes with it.
+
+    Every conclusion is raised as a `Turn`.
+    """
+
+    def __init__(self, world: World, ledger: Ledger, hands: Hands, here: Conditions) -> None:
+        self._world, self._clock, self._ledger, self._hands, self._here = world, world.clock, ledger, hands, here
+        self._trial: Trial | None = None
+        self._warmed: dict[Arm, int] = {}
+        self._blind = False
+        self._progress_s = 0.0
+
+    @property
+    def _record(self) -> Record:
+        return self._ledger.record
+
+    def warm(self) -> None:
+        """Warm the arms up."""
+        plan = self._record.plan
+        self._here.canaries_live()
+        if not plan.warm_up.requests:
+            raise Turn(Cause.WARM, "the plan warms nothing up")
+        self._here.once("mirror", lambda: self._hands.mirror(plan.warm_up.mirror_pct))
+        self._here.once("begin", lambda: self._hands.begin_traffic(plan.warm_up.as_step()))
+        for _, looks in self._seen():
+            for arm, look in looks.items():
+                self._warmed[arm] = self._warmed.get(arm, 0) + int(look.batch.canary.ok.sum())
+            self._warmed[plan.beside] = self._warmed.get(plan.beside, 0) + max(int(look.batch.baseline.ok.sum()) for look in looks.values())
+        answered = {arm: self._warmed.get(arm, 0) for arm in (*self._record.canaries, plan.beside)}
+        if min(answered.values()) >= plan.warm_up.requests:
+            self._hands.end_traffic()
+            self._hands.mirror(0)
+            raise Turn(Cause.WARM, f"{min(answered.values())} requests of each arm were answered")
+        elif self._here.over(plan.warm_up.timeout_s):
+            late = f"not warm: {{}} of {plan.warm_up.requests} requests were answered within {plan.warm_up.timeout_s:g} s"
+            if self._blind or answered[plan.beside] < plan.warm_up.requests:  # nothing is known of the releases
+                raise Turn(Cause.FAILED, late.format(min(answered.values())), conclusion="inconclusive" if self._blind else "fail")
+            for arm in [arm for arm in self._record.canaries if answered[arm] < plan.warm_up.requests]:
+                self._here.drop(arm, late.format(answered[arm]), "fail")
+
+    def step(self) -> None:
+        """Load the arms of the step's weight, and judge what is seen."""
+        self._here.unburden()
+        self._here.canaries_live()
+        if self._trial is not None:
+            self._here.keep_weights()
+        if not self._here.arms_ready(all_of_it=self._trial is None):
+            return
+        plan = self._record.plan
+        step = plan.steps[self._record.step]
+        if self._trial is None:
+            if self._record.paused:
+                return
+            self._here.once("mirror", lambda: self._hands.mirror(step.mirror_pct))
+            self._here.keep_weights()
+            attempt = self._record.attempt + 1
+            begun_s = self._clock.now_s()
+            self._ledger.save(what="analysis", detail=f"step {step.title}, attempt {attempt}", attempt=attempt, step_since_s=begun_s)
+            self._trial = Trial(plan, attempt, self._record.canaries, len(self._record.releases), self._world.answers)
+            self._here.put_away()
+            self._hands.begin_traffic(step)
+        self._trial.add(self._seen())
+        self._decide(self._trial)
+
+    def _seen(self) -> list[tuple[Source, Mapping[Arm, Look]]]:
+        """What came since the last look; why a source cannot be looked at is told once."""
+        seen, blind = self._hands.looks()
+        for said in blind:
+            self._blind = True
+            self._here.once("blind", lambda said=said: self._ledger.save(what="blind", detail=said))  # type: ignore[misc]
+        return seen
+
+    def _decide(self, trial: Trial) -> None:
+        for arm in self._record.canaries:
+            if trial.status(arm) == "fail":
+                failed = next(each.sentence for each in trial.verdicts(arm).values() if each.status == "fail")
+                self._here.drop(arm, failed, "fail", by="judge", verdicts=self._judged(trial, [arm]))
+        record = self._record
+        step, rounds = record.plan.steps[record.step], 1 + record.extensions
+        open_ = [arm for arm in record.canaries if trial.status(arm) != "pass"]
+        status, seen = "inconclusive" if open_ else "pass", trial.samples(record.canaries)
+        lasted_s = self._clock.now_s() - record.step_since_s
+        baked = lasted_s >= step.bake_s
+        if record.paused:
+            self._tell_progress(f"{step.title}: paused, {seen} requests an arm, {status}")
+        elif baked and not open_:
+            self._passed(trial)
+        elif (baked and seen >= rounds * step.samples) or lasted_s >= rounds * step.timeout_s:
+            self._undecided(trial, open_, lasted_s)
+        else:
+            self._tell_progress(f"{step.title}: {seen} of {rounds * step.samples} requests an arm, {lasted_s:.0f} s, {status}")
+
+    def _passed(self, trial: Trial) -> None:
+        plan, number, canaries = self._record.plan, self._record.step, self._record.canaries
+        said = f"step {self._record.step_name}: {self._sentences(trial, canaries)}"
+        kept: dict[str, Any] = {"by": "judge", "verdicts": (*self._record.verdicts, *self._judged(trial, canaries))}
+        if number + 1 < len(plan.steps):
+            raise Turn(Cause.PASSED, said, step=number + 1, attempt=0, extensions=0, **kept)
+        if plan.finish == "hold":
+            raise Turn(Cause.UNDECIDED, f"{said} The plan ends here: promote or abort", conclusion="pass", **kept)
+        if plan.finish == "discard":
+            raise Turn(Cause.SHOWN, said, conclusion="pass", **kept)
+        raise Turn(Cause.COMPLETE, said, conclusion="pass", chosen=canaries[0], **kept)
+
+    def _undecided(self, trial: Trial, undecided: list[Arm], lasted_s: float) -> None:
+        record, rule = self._record, self._record.plan.inconclusive
+        why = f"{self._sentences(trial, undecided, but='pass') or 'The bake time is not over.'} ({lasted_s:.0f} s)"
+        kept = self._judged(trial, undecided)
+        if record.extensions < rule.extend:
+            self._ledger.save(what="extended", detail=why, by="judge", extensions=record.extensions + 1)
+        elif rule.then == "hold":
+            why += f" A person decides within {rule.hold_s:g} s"
+            raise Turn(Cause.UNDECIDED, why, by="judge", conclusion="inconclusive", verdicts=(*record.verdicts, *kept))
+        elif undecided:
+            for arm in undecided:
+                self._here.drop(arm, why, "inconclusive", by="judge", verdicts=self._judged(trial, [arm]))
+        else:
+            raise Turn(Cause.FAILED, why, by="judge", conclusion="inconclusive", verdicts=(*record.verdicts, *kept))
+
+    def _judged(self, trial: Trial, canaries: Iterable[Arm]) -> tuple[Judged, ...]:
+        at_s, record = self._clock.now_s(), self._record
+        return tuple(
+            Judged.of(at_s, record, record.release_of(arm).name, source, verdict)
+            for arm in canaries
+            for source, verdict in trial.verdicts(arm).items()
+        )
+
+    def _sentences(self, trial: Trial, canaries: Iterable[Arm], but: str = "") -> str:
+        """What the juries say; whose it is, is said where several releases are tried."""
+        several = len(self._record.releases) > 1
+        return " ".join(
+            (f"{self._record.release_of(arm).name}: " if several else "") + each.sentence
+            for arm in canaries
+            for each in trial.verdicts(arm).values()
+            if each.status != but
+        )
+
+    def _tell_progress(self, progress: str) -> None:
+        now_s = self._clock.now_s()
+        if progress != self._record.progress and now_s - self._progress_s >= PROGRESS_EVERY_S:
+            self._progress_s = now_s
+            self._ledger.save(progress=progress)
