@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,8 +92,8 @@ class Caller:
 
 
 @contextmanager
-def asking(port: int, path: str = "/") -> Iterator[Counter[tuple[int, str]]]:
-    """Ask one request after the other until the block ends; counts by status and body."""
+def asking(port: int, path: str = "/", pause_s: float = 0.0) -> Iterator[Counter[tuple[int, str]]]:
+    """Ask one request after the other, with a pause, until the block ends; counts by status and body."""
     counts: Counter[tuple[int, str]] = Counter()
     stop = threading.Event()
 
@@ -101,6 +102,7 @@ def asking(port: int, path: str = "/") -> Iterator[Counter[tuple[int, str]]]:
         while not stop.is_set():
             answer = caller.get(path)
             counts[answer.status, answer.body] += 1
+            time.sleep(pause_s)
         caller.close()
 
     thread = threading.Thread(target=ask)

@@ -184,7 +184,7 @@ class Router(Protocol):
         ...
 
     def write(self, weights: Weights) -> None:
-        """Set all weights in one step; returns when they are in force."""
+        """Set all weights in one step; returns when whoever routes has taken them, which may be some seconds before requests go by them."""
         ...
 
     def mirror(self, pct: int) -> None:

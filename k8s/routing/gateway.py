@@ -36,7 +36,7 @@ class GatewayRouter:
         return Weights() if found is None else self._weights_of(found)
 
     def write(self, weights: Weights) -> None:
-        """Set all weights in one write; done when the gateway has accepted it."""
+        """Set all weights in one write; done when every gateway has accepted it. Traefik takes it up to 2 s later."""
         found = self._api.get(self._names.route)
         self._apply(found, weights, self._mirror_pct(found))
 
