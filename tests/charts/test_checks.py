@@ -9,6 +9,8 @@ from tests.charts.test_routes import ARMS, GATEWAY
 
 TOOLS: Values = {"tools.image": {"repository": "registry.example/tools", "digest": f"sha256:{'1' * 64}"}}
 ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, **TOOLS}
+GATE: Values = {**TOOLS, "gate.enabled": True, "networkPolicy.gate": [{"namespaceSelector": {}}]}
+FLAGGER: Values = {**GATE, "gate.canary": "http://a-canary", "gate.baseline": "http://a-primary"}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,16 @@ ARGO: Values = {**GATEWAY, "argoRollouts.enabled": True, **TOOLS}
         ({**ARGO, "argoRollouts.analysis.enabled": False}, "argoRollouts.analysis.enabled is false"),
         ({**ARGO, "tools.image": {}}, "argoRollouts.analysis.enabled needs tools.image.repository"),
         ({**ARGO, "canary.enabled": True}, "canary.enabled with rollout.enabled or argoRollouts.enabled"),
+        ({**ARGO, "argoRollouts.steps": [{"analysis": "judge"}, {"setWeight": 10}]}, "stable would be compared with itself"),
+        ({**ARGO, "argoRollouts.analysis.by": "gate"}, "but gate.enabled is false"),
+        ({**ARGO, **GATE, "argoRollouts.analysis": {"by": "gate", "command": ["true"]}}, "argoRollouts.analysis.command is for"),
+        ({**ARGO, **FLAGGER}, "the gate compares the Services that the Rollout manages"),
+        ({**GATE, "tools.image": {}, "canary.enabled": True}, "gate.enabled needs tools.image.repository"),
+        (GATE, "gate.enabled needs gate.canary and gate.baseline"),
+        ({**GATE, "gate.canary": "http://a-canary"}, "give both, or none"),
+        ({**GATEWAY, **GATE, "rollout.enabled": True}, "gate.enabled with rollout.enabled"),
+        ({**FLAGGER, "networkPolicy.gate": []}, "networkPolicy.gate is needed with gate.enabled"),
+        ({**FLAGGER, "auth.secretName": "tokens"}, "give a plan of your own, whose load profile names token_file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -72,5 +84,5 @@ def test_contradictions_are_refused(changes: Values, told: str) -> None:
 
 
 def test_what_is_refused_alone_is_taken_with_what_it_needs() -> None:
-    for changes in (ARGO, {**TOOLS, "tests.latency.enabled": True}, {**GATEWAY, **ARMS, "traffic.mirror.enabled": True}):
+    for changes in (ARGO, {**TOOLS, "tests.latency.enabled": True}, {**GATEWAY, **ARMS, "traffic.mirror.enabled": True}, FLAGGER):
         assert render(changed(MINIMAL, changes)).objects

@@ -19,7 +19,7 @@ def test_by_default_the_namespace_may_ask_and_nothing_goes_out() -> None:
     assert rule["ports"] == [{"port": "http", "protocol": "TCP"}]
     tests, namespace = rule["from"]
     assert namespace == {"podSelector": {}}
-    assert tests["podSelector"]["matchExpressions"][1]["values"] == ["rollout", "load", "test"]
+    assert tests["podSelector"]["matchExpressions"][1]["values"] == ["rollout", "load", "gate", "test"]
 
 
 def test_all_arms_are_under_it_those_of_a_rollout_too() -> None:

@@ -1,13 +1,14 @@
 {{/*
 A pod with the image `tools`: (dict "root" $ "component" "test" "command" (list …) "token" whether it speaks to the API server "mounts" further
-ConfigMaps, name → folder; "optional" whether they may be missing; "resources" others than those of all tools).
+ConfigMaps, name → folder; "optional" whether they may be missing; "resources" others than those of all tools; "restartPolicy" where it is not a Job's;
+"container" further fields of the container).
 */}}
 {{- define "pilotage.toolsPod" -}}
 {{- $root := .root -}}
 {{- $tools := $root.Values.tools -}}
 {{- $tokens := $root.Values.tests.tokenSecretName | default $root.Values.auth.secretName -}}
 {{- $name := include "pilotage.fullname" $root -}}
-restartPolicy: Never
+restartPolicy: {{ .restartPolicy | default "Never" }}
 {{- if .token }}
 serviceAccountName: {{ $name }}-rollout
 {{- end }}
@@ -25,6 +26,9 @@ containers:
     imagePullPolicy: {{ $tools.image.pullPolicy }}
     command:
       {{- toYaml .command | nindent 6 }}
+    {{- with .container }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     env:
       - name: HOME
         value: /tmp
