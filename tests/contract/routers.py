@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,4 +40,25 @@ def gateway(folder: Path) -> Iterator[Remake]:
         yield lambda: GatewayRouter(api_of(here.server), NAMES)
 
 
-ROUTERS: dict[str, Callable[[Path], AbstractContextManager[Remake]]] = {"envoy": local_envoy, "gateway": gateway}
+class _Patient:
+    """A router that is asked again while it is not available, as the engine does."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def __getattr__(self, name: str) -> Any:
+        from tests.gateways import until
+
+        return lambda *arguments: until(lambda: getattr(self._router, name)(*arguments))
+
+
+@contextmanager
+def real(folder: Path) -> Iterator[Remake]:
+    pytest.importorskip("kmock", reason="the stand-in for an API server is for development alone")
+    from tests.gateways import real_gateway
+
+    with real_gateway(folder) as ground:
+        yield lambda: _Patient(ground.router)
+
+
+ROUTERS: dict[str, Callable[[Path], AbstractContextManager[Remake]]] = {"envoy": local_envoy, "gateway": gateway, "traefik": real}

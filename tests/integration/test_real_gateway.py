@@ -128,6 +128,11 @@ def test_the_route_of_the_rollout_goes_before_the_charts_whichever_is_older(grou
     assert ask(caller, 100, "/ui") == {(200, "stable"): 100}
 
 
+def test_definitions_must_have_the_version_of_tls_routes_that_traefik_asks_for(ground: Ground) -> None:
+    """With those of Gateway API 1.4 it gave up waiting for this list, and answered every request with 404: see `docs/deploy.md`."""
+    assert ("GET", f"{GATEWAY_API}/tlsroutes") in ground.server.requests
+
+
 def test_a_route_that_was_written_is_accepted_in_this_very_version(ground: Ground) -> None:
     for weights in (Weights(90, 5, 5), Weights(80, 10, 10), Weights()):
         ground.write(weights)
