@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
+from typing import Any
+from urllib.parse import urlsplit
 
-from tests.charts.rendering import CHART, MINIMAL, NAMESPACE, changed, render
-from tests.charts.test_checks import ARGO
+import pytest
+from typer.main import get_command
+
+from k8s.cli import app as rollout
+from tests.charts.rendering import CHART, MINIMAL, NAMESPACE, ROOT, Values, changed, render
+from tests.charts.test_checks import ARGO, FLAGGER
+from tests.charts.test_rollout_objects import JOB, ROLLOUT
 
 
 def test_the_notes_tell_the_next_three_commands() -> None:
@@ -28,6 +36,31 @@ def test_the_notes_watch_the_rollout_of_argo_where_that_owns_the_pods() -> None:
 def test_the_notes_warn_of_a_tag_that_can_change() -> None:
     assert "set image.digest" in render(changed(MINIMAL, {"image.digest": "", "image.tag": "dev"})).notes
     assert "set image.digest" not in render(MINIMAL).notes
+
+
+@pytest.mark.parametrize(("changes", "step"), [(ROLLOUT, "start"), (JOB, "status")])
+def test_the_notes_tell_how_a_release_is_rolled_out(changes: Values, step: str) -> None:
+    commands = [shlex.split(line) for line in render(changed(MINIMAL, changes)).notes.splitlines() if line.startswith("  pilotage")]
+    (command,) = commands
+    group: Any = get_command(rollout)
+    known = {name for parameter in group.commands[step].params for name in parameter.opts}
+    assert command[:3] == ["pilotage", "rollout", step]
+    assert {word for word in command if word.startswith("--")} <= known
+    assert command[command.index("--name") + 1] == "ranker-pilotage"
+    assert "pilotage rollout" not in render(MINIMAL).notes
+
+
+def test_the_notes_tell_where_the_gate_answers() -> None:
+    rendering = render(changed(MINIMAL, FLAGGER))
+    url = urlsplit(re.findall(r"http://\S+gate\S+?(?=,)", rendering.notes)[0])
+    service = rendering.named("Service", str(url.hostname).split(".")[0])
+    assert [url.port] == [port["port"] for port in service["spec"]["ports"]]
+
+
+def test_commands_that_the_runbook_names_exist() -> None:
+    group: Any = get_command(rollout)
+    named = set(re.findall(r"pilotage rollout ([a-z]+) --name", (ROOT / "docs/runbook.md").read_text()))
+    assert {"abort", "status"} <= named <= set(group.commands)
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
