@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,6 +107,15 @@ def laptop(folder: Path, port: int, stable: Path | None = None) -> Laptop:
     if served is not None and not found.fleet.state("stable").wanted:
         found.serve(served)
     return found
+
+
+def local_releases(bundles: Sequence[Path], names: Sequence[str]) -> list[Release]:
+    """Return a release for each bundle of this machine, by its name where there is one for it."""
+    if not bundles:
+        raise wrong("name the bundle of the release (--bundle)")
+    if len(names) > len(bundles):
+        raise wrong(f"{len(names)} names (--release) for {len(bundles)} bundles: name at most as many, in their order")
+    return [local_release(bundle, name) for bundle, name in zip_longest(bundles, names)]
 
 
 def local_release(bundle: Path, name: str | None = None) -> Release:

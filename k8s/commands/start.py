@@ -7,20 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from k8s.commands.endings import EXIT_INTERRUPTED, fail, finish, stop_at_sigterm, wrong
-from k8s.commands.place import LAPTOP_PORT, Context, Folder, Json, Name, Namespace, Place, Port, installation, laptop, local_release
+from k8s.commands.endings import EXIT_INTERRUPTED, fail, finish, stop_at_sigterm
+from k8s.commands.place import LAPTOP_PORT, Context, Folder, Json, Name, Namespace, Place, Port, installation, laptop, local_releases
 
 READ: Any = {"exists": True, "dir_okay": False, "readable": True}
 
 
 def start(
     *,
-    plan: Annotated[str, typer.Option(help="Name of a plan (canary, blue-green, shadow, ab, live) or path of a .toml file.")] = "canary",
+    plan: Annotated[str, typer.Option(help="Name of a plan (canary, blue-green, ab, abn, shadow, live) or path of a .toml file.")] = "canary",
     name: Name = None,
     namespace: Namespace = "default",
     context: Context = None,
     folder: Folder = None,
-    release: Annotated[str | None, typer.Option(help="Name of the release, for people.")] = None,
+    release: Annotated[list[str] | None, typer.Option(help="Name of the release, for people; repeated, of each.")] = None,
     key: Annotated[str | None, typer.Option(help="Names this request: asked again when its rollout is over, it begins nothing.")] = None,
     image: Annotated[str | None, typer.Option(help="Cluster: image of the release, name@sha256:…; else the chart's canary.image.")] = None,
     take_over: Annotated[list[str] | None, typer.Option(help="Cluster: manager whose part of stable is taken over; repeated.")] = None,
@@ -32,7 +32,9 @@ def start(
     prometheus_ca: Annotated[
         Path | None, typer.Option(help="Cluster: authorities (PEM) that its certificate is signed by.", **READ)
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Local: bundle of the release.")] = None,
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="Local: bundle of the release; repeated, to try several at the same time.")
+    ] = None,
     stable: Annotated[Path | None, typer.Option(help="Local: bundle that stable serves, where nothing is served yet.")] = None,
     port: Port = LAPTOP_PORT,
     requests_file: Annotated[Path | None, typer.Option(help="Recorded requests to send and to compare answers on, one a line.")] = None,
@@ -54,18 +56,16 @@ def start(
     try:
         asked = load_plan(plan)
         if folder is not None:
-            if bundle is None:
-                raise wrong("name the bundle of the release (--bundle)")
-            wanted = local_release(bundle, release)
+            wanted = local_releases(bundle or [], release or [])
             world = laptop(folder, port, stable).world(asked, engine, requests_file=requests_file, notices=[tell])
         else:
             here = installation(place, take_over, values, values_command)
-            wanted = here.release(release, image)
+            wanted = [here.release(release[0] if release else None, image)]
             access = PrometheusAccess(prometheus or "", prometheus_token_file, prometheus_ca)
             world = here.world(asked, engine, gateway=gateway, prometheus=access, requests_file=requests_file, notices=[tell])
         with held(world.lease, world.clock):
             by = (key or person()) if supersede else None
-            carrying = begin(world, str(place), asked, [wanted], engine, key=key, superseded_by=by)
+            carrying = begin(world, str(place), asked, wanted, engine, key=key, superseded_by=by)
             begun = True
             if carrying.record.is_over:
                 over = carrying.record

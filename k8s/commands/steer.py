@@ -32,10 +32,16 @@ def resume(
 
 
 def promote(
-    *, name: Name = None, namespace: Namespace = "default", context: Context = None, folder: Folder = None, reason: Reason = ""
+    *,
+    name: Name = None,
+    namespace: Namespace = "default",
+    context: Context = None,
+    folder: Folder = None,
+    release: Annotated[str | None, typer.Option(help="Which, of several that are tried; else the first of those that are left.")] = None,
+    reason: Reason = "",
 ) -> None:
     """Skip what is left of the plan: stable gets the release now."""
-    _ask("promote", Place(name, namespace, context, folder), reason)
+    _ask("promote", Place(name, namespace, context, folder), reason, release)
 
 
 def abort(
@@ -83,7 +89,7 @@ def stop(*, folder: Annotated[Path, typer.Option(help="Local: folder of rollouts
         fail(error)
 
 
-def _ask(wish: Wish, place: Place, reason: str) -> None:
+def _ask(wish: Wish, place: Place, reason: str, release: str | None = None) -> None:
     from k8s.rollout.start import ask, person
     from serving.contract.errors import PilotageError
 
@@ -92,7 +98,9 @@ def _ask(wish: Wish, place: Place, reason: str) -> None:
         record = current(journal)
         if record.is_over:
             raise wrong(f"rollout {record.id} is over: {record.outcome}")
-        ask(journal, record, wish, by=person(), at_s=time.time(), reason=reason)
+        if release is not None and release not in (left := [record.release_of(arm).name for arm in record.canaries]):
+            raise wrong(f"{release} is not tried, or not any more; what is left is {', '.join(left)}")
+        ask(journal, record, wish, by=person(), at_s=time.time(), reason=reason, release=release)
     except PilotageError as error:
         fail(error)
     typer.echo(f"asked the engine of {record.id} to {wish}; `pilotage rollout status` says what came of it", err=True)

@@ -143,10 +143,11 @@ def go_on(world: World, name: str) -> Engine:
     return _engine(world, stored, name)
 
 
-def ask(journal: Journal, record: Record, wish: Wish, *, by: str, at_s: float, reason: str) -> None:
+def ask(journal: Journal, record: Record, wish: Wish, *, by: str, at_s: float, reason: str, release: str | None = None) -> None:
     """Write down what is asked of a rollout; its engine does it at its next look."""
     # Clocks of two machines differ: what is asked of a rollout is never older than the rollout.
-    journal.ask(Request(id=secrets.token_hex(4), wish=wish, by=by, at_s=max(at_s, record.started_s), reason=reason))
+    at_s = max(at_s, record.started_s)
+    journal.ask(Request(id=secrets.token_hex(4), wish=wish, by=by, at_s=at_s, reason=reason, release=release))
 
 
 def put_back(world: World, record: Record, name: str) -> Record:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from k8s.local.processes import free_port
+from k8s.rollout.plan import Plan
 from k8s.rollout.ports import Weights
 from k8s.rollout.report import decided_by
 from tests.laptop import PLAN, Made, laptop, release, roll_out
@@ -90,6 +91,21 @@ def test_a_slow_release_is_rolled_back_though_its_engine_is_killed(rig: Rig) -> 
     assert (record.outcome, record.conclusion, decided_by(record)) == ("rolled_back", "fail", "judge")
     assert (at.fleet.stable_release().name, at.router.read()) == ("old", Weights())
     assert set(counts) == {(200, "old")}
+
+
+def test_of_two_releases_at_the_same_time_the_slow_one_goes_and_the_other_is_promoted(rig: Rig) -> None:
+    at = laptop(rig.folder, rig.port)
+    at.serve(release("old"))
+    asked = Plan.model_validate(PLAN.model_dump(by_alias=True) | {"step": [{"weight_pct": 20, "bake_s": 2, "samples": 3000}]})
+    with asking(rig.port) as counts:
+        record = at.roll_out(asked, release("slow"), release("good"), generator=Made(2.0))
+        time.sleep(0.1)
+    assert (record.outcome, record.title) == ("promoted", "good")
+    assert [(each.arm, each.conclusion) for each in record.dropped] == [("canary", "fail")]
+    assert (at.fleet.stable_release().name, at.router.read()) == ("good", Weights())
+    assert {status for status, _ in counts} == {200}
+    assert {name for _, name in counts} == {"old", "slow", "good"}
+    assert [at.fleet.state(arm).wanted for arm in ("stable", "baseline", "canary", "canary-2")] == [1, 0, 0, 0]
 
 
 def test_a_generator_that_dies_is_told_and_passes_nothing(rig: Rig) -> None:
