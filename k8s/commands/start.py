@@ -15,7 +15,7 @@ READ: Any = {"exists": True, "dir_okay": False, "readable": True}
 
 def start(
     *,
-    plan: Annotated[str, typer.Option(help="Name of a plan (canary, blue-green, ab, abn, shadow, live) or path of a .toml file.")] = "canary",
+    plan: Annotated[str, typer.Option(help="Name of a plan (canary, blue-green, ab, abn, shadow, live) or a .toml file.")] = "canary",
     name: Name = None,
     namespace: Namespace = "default",
     context: Context = None,

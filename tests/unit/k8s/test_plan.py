@@ -59,7 +59,7 @@ def test_a_plan_with_a_mistake_is_refused_by_name(text: str, message: str) -> No
 
 
 def test_an_unknown_plan_names_those_that_ship() -> None:
-    with pytest.raises(SettingsError, match="plans that ship: ab, blue-green, canary"):
+    with pytest.raises(SettingsError, match="plans that ship: ab, abn, blue-green, canary"):
         load_plan("cannary")
 
 
