@@ -15,7 +15,7 @@ import pytest
 
 from k8s import gate_server
 from k8s.gate import Subject
-from k8s.gate_server import MAX_BODY_BYTES, MAX_NAME_CHARS, GateServer
+from k8s.gate_server import CLIENT_LIMIT_S, MAX_BODY_BYTES, MAX_NAME_CHARS, GateServer
 
 ARGO = "/verdict?release=6c54544bf9&step=2"
 """The URL of `docs/gate.md` after Argo Rollouts has resolved ``{{args.latest-hash}}``: a value of the label rollouts-pod-template-hash."""
@@ -181,6 +181,7 @@ def test_huge_headers_are_refused(rig: Rig) -> None:
 
 
 def test_a_client_that_says_nothing_keeps_nobody_waiting_and_is_hung_up_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gate_server._Handler.timeout == CLIENT_LIMIT_S
     monkeypatch.setattr(gate_server._Handler, "timeout", 0.3)
     silent = [socket.create_connection(("127.0.0.1", rig.port), timeout=10) for _ in range(5)]
     try:
@@ -194,12 +195,17 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting_and_is_hung_up_on(rig: 
     assert rig.gate.subjects == []
 
 
-def test_a_client_that_goes_away_says_nothing_in_the_log(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_connection(("127.0.0.1", rig.port), timeout=10) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset, not closed
-        client.sendall(b"GET /healthz HTTP/1.1\r\n")
-    assert rig.ask("GET", "/healthz")[0] == 200
-    assert "Traceback" not in capfd.readouterr().err
+@pytest.mark.parametrize(("error", "lines"), [(ConnectionResetError(), 0), (BrokenPipeError(), 0), (KeyError("a mistake of ours"), 1)])
+def test_of_errors_the_log_has_ours_and_none_of_a_client_that_went_away(
+    error: Exception, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate: Any = Asked()
+    with GateServer(gate, "127.0.0.1", 0) as server:
+        try:
+            raise error
+        except Exception:  # as socketserver does
+            server.handle_error(None, ("127.0.0.1", 1))
+    assert capsys.readouterr().err.count("Traceback") == lines
 
 
 def test_questions_of_many_at_once_are_all_answered(rig: Rig) -> None:
@@ -210,6 +216,16 @@ def test_questions_of_many_at_once_are_all_answered(rig: Rig) -> None:
     for thread in threads:
         thread.join(10)
     assert codes == [200] * 20
+
+
+def test_it_begins_without_a_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object) -> str:
+        raise AssertionError("a name server was asked")
+
+    monkeypatch.setattr(socket, "getfqdn", asked)
+    gate: Any = Asked()
+    with GateServer(gate, "127.0.0.1", 0) as server:
+        assert server.server_port
 
 
 def test_it_answers_where_pods_have_ipv6_alone() -> None:
