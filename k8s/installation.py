@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 from k8s.cluster.api import Api, connect
@@ -24,7 +25,7 @@ from k8s.rollout.clock import SystemClock
 from k8s.rollout.comparing import read_bodies
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan, Step, Times
-from k8s.rollout.ports import Arm, Notice, Release, Source, Traffic
+from k8s.rollout.ports import ARMS, Arm, Notice, Release, Source, Traffic
 from k8s.rollout.record import Record
 from k8s.rollout.world import World
 from k8s.routing.gateway import GatewayRouter
@@ -82,12 +83,38 @@ class Installation:
         """
         return Installation(Names(namespace, name), connect(context), take_over, values)
 
-    def release(self, name: str | None, image: str | None) -> Release:
-        """Return what is to be rolled out: the canary of the chart's values, maybe of another image, maybe by another name."""
-        if image is not None and "@sha256:" not in image:
-            raise SettingsError(f"image {image} has no digest: give name@sha256:…, since a tag may change under a running rollout")
-        found = Patience(self._clock, Times().api_s).call(self.fleet.canary_release)
-        return Release(name or found.name, image or found.image, found.bundle)
+    def releases(self, names: Sequence[str], images: Sequence[str]) -> list[Release]:
+        """Return what is to be rolled out: the canaries of the chart's values, the preferred one first.
+
+        Parameters
+        ----------
+        names
+            For people, by position; who has none is called by what it runs.
+        images
+            In place of those of the values, by position. Where some are given, only so many releases are tried.
+
+        Raises
+        ------
+        SettingsError
+            An image has no digest, or the chart has not prepared an arm for each.
+        """
+        for image in images:
+            if "@sha256:" not in image:
+                raise SettingsError(f"image {image} has no digest: give name@sha256:…, since a tag may change under a running rollout")
+        found = Patience(self._clock, Times().api_s).call(self.fleet.releases)
+        if len(images) > len(found):
+            raise SettingsError(
+                f"{len(images)} images are given, and the chart has prepared {len(found)}: rollout.variants of its values must have"
+                f" {len(images) - 1} of them"
+            )
+        tried = found[: len(images)] if images else found
+        if len(names) > len(tried):
+            raise SettingsError(f"{len(names)} names are given for {len(tried)} releases: {', '.join(names)}")
+        return [
+            Release(name or each.name, image or each.image, each.bundle)
+            for each, name, image in zip_longest(tried, names, images, fillvalue=None)
+            if each
+        ]
 
     def world(
         self,
@@ -113,9 +140,8 @@ class Installation:
         if plan.synthetic is not None:
             # Samples of another engine's load are no use to this one: a folder of its own, which ends with the pod.
             processes = Processes(Path(tempfile.gettempdir()) / f"pilotage-rollout-{self.names.name}-{os.getpid()}", end_with_us=True)
-            arms: tuple[Arm, ...] = ("stable", "baseline", "canary")
             host = gateway or address(self.names, "stable")
-            load = ServiceLoad(host, plan, {} if gateway else {arm: address(self.names, arm) for arm in arms}, requests_file)
+            load = ServiceLoad(host, plan, {} if gateway else {arm: address(self.names, arm) for arm in ARMS}, requests_file)
             traffic["synthetic"] = LocalTraffic(host, processes, load, plan.answers, bodies)
         if plan.live is not None:
             access = prometheus or PrometheusAccess("")

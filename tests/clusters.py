@@ -153,14 +153,14 @@ def api_of(server: ApiServer) -> Api:
 
 
 def roll_out_in(server: ApiServer, asked: Plan | None = None, *, slow: float = 1.0, name: str = "engine", clock: Any = None) -> Any:
-    """Roll the canary of the chart's values out, through HTTP; the record."""
+    """Roll the canaries of the chart's values out, through HTTP; the record."""
     api, clock = api_of(server), clock or Clock()
     fleet = DeploymentFleet(api, NAMES)
     journal, lease, load = ConfigMapJournal(api, NAMES), ClusterLease(api, NAMES, clock, name), Load(clock, slow)
     world = World(GatewayRouter(api, NAMES), fleet, {"synthetic": load}, journal, lease, clock, notices=[EventNotice(api, NAMES)])
     with held(lease, clock):
-        release = Patience(clock, 30).call(fleet.canary_release)
-        return begin(world, NAMES.name, asked or plan(), [release], name).run()
+        releases = Patience(clock, 30).call(fleet.releases)
+        return begin(world, NAMES.name, asked or plan(), releases, name).run()
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from itertools import takewhile
 
 from k8s.cluster.api import Api, FieldConflict, Object
 from k8s.cluster.belonging import owners
@@ -11,7 +13,7 @@ from k8s.cluster.pods import largest_bytes, ready_endpoints, restarts, trouble
 from k8s.cluster.releases import ARM_LABEL, SUM_ANNOTATION, beside_release, changes_of, release_of, sum_of, with_release
 from k8s.cluster.values import ValuesFile
 from k8s.errors import Refused, RolloutError
-from k8s.rollout.ports import Arm, ArmState, Release
+from k8s.rollout.ports import CANARIES, Arm, ArmState, Release
 
 FLOOR_ANNOTATION = "pilotage.dev/own-minimum"
 """What a scaler's minimum was before the rollout raised it."""
@@ -69,22 +71,18 @@ class DeploymentFleet:
         """What stable runs."""
         return release_of(self._stable()["spec"]["template"], self._names.arm("stable"))
 
-    def canary_release(self) -> Release:
-        """What the chart's values say of the canary: image and bundles.
+    def releases(self) -> list[Release]:
+        """What the chart's values say of each canary, in the order of the arms: image and bundles.
 
         Raises
         ------
         Refused
-            The canary differs from stable in more than a promotion in the cluster carries over.
+            A canary differs from stable in more than a promotion in the cluster carries over, or none is prepared.
         """
-        canary, baseline = self._made("canary"), self._made("baseline")
-        template, where = canary["spec"]["template"], f"canary.json of {self._names.rollout}"
-        if beside_release(template, where) != beside_release(baseline["spec"]["template"], where):
-            raise Refused(
-                "the values of the canary differ from stable's in more than image and bundles (resources, settings, env), which a promotion"
-                " in the cluster does not carry over: roll these out by `helm upgrade`, or promote by values (--values)"
-            )
-        return release_of(template, where)
+        prepared = self._prepared()
+        baseline = self._made("baseline", prepared)
+        there = list(takewhile(lambda arm: f"{arm}.json" in prepared, CANARIES)) or ["canary"]
+        return [self._release(arm, self._made(arm, prepared), baseline) for arm in there]
 
     def floor(self, replicas: int | None) -> None:
         """Raise a scaler's minimum, and give it back. Without the right to change the scaler it is left alone."""
@@ -144,12 +142,27 @@ class DeploymentFleet:
             raise Refused(f"there is no Deployment {self._names.arm('stable')} in {self._names.namespace}: --name is the chart's full name")
         return found
 
-    def _made(self, arm: Arm) -> Object:
-        """Read the Deployment that the chart prepared."""
+    def _release(self, arm: Arm, made: Object, baseline: Object) -> Release:
+        template, where = made["spec"]["template"], f"{arm}.json of {self._names.rollout}"
+        if beside_release(template, where) != beside_release(baseline["spec"]["template"], where):
+            raise Refused(
+                f"the values of the {arm} differ from stable's in more than image and bundles (resources, settings, env), which a promotion"
+                " in the cluster does not carry over: roll these out by `helm upgrade`, or promote by values (--values)"
+            )
+        return release_of(template, where)
+
+    def _prepared(self) -> dict[str, str]:
+        """Read what the chart prepared, by its name."""
         found = self._api.get(self._names.config_map(self._names.rollout))
-        text = ((found or {}).get("data") or {}).get(f"{arm}.json")
+        return dict((found or {}).get("data") or {})
+
+    def _made(self, arm: Arm, prepared: Mapping[str, str] | None = None) -> Object:
+        """Read the Deployment that the chart prepared for an arm."""
+        text = (self._prepared() if prepared is None else prepared).get(f"{arm}.json")
         if text is None:
-            raise Refused(f"ConfigMap {self._names.rollout} has no {arm}.json: install the chart with rollout.enabled=true")
+            further = arm in CANARIES[1:]
+            remedy = f"give {arm} back in rollout.variants of its values" if further else "install the chart with rollout.enabled=true"
+            raise Refused(f"ConfigMap {self._names.rollout} has no {arm}.json: {remedy}")
         body: Object = json.loads(text)
         if body["spec"]["selector"]["matchLabels"].get(ARM_LABEL) != arm:
             raise Refused(f"{arm}.json of {self._names.rollout} does not select pods of the {arm}")

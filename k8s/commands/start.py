@@ -60,7 +60,7 @@ def start(
             world = laptop(folder, port, stable).world(asked, engine, requests_file=requests_file, notices=[tell])
         else:
             here = installation(place, take_over, values, values_command)
-            wanted = [here.release(release[0] if release else None, image)]
+            wanted = here.releases(release or [], [image] if image else [])
             access = PrometheusAccess(prometheus or "", prometheus_token_file, prometheus_ca)
             world = here.world(asked, engine, gateway=gateway, prometheus=access, requests_file=requests_file, notices=[tell])
         with held(world.lease, world.clock):

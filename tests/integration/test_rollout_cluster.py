@@ -319,7 +319,7 @@ def test_a_cookie_keeps_its_user_with_an_arm_that_has_weight_in_this_rollout_alo
 @pytest.mark.parametrize("arm", ["stable", "canary"])
 def test_a_release_with_values_of_its_own_is_refused_and_not_run_without_them(here: Cluster, arm: Arm) -> None:
     fleet = DeploymentFleet(api_of(here.server), NAMES)
-    release = replace(fleet.canary_release(), values={"env": {"PILOTAGE_THREADS": "2"}})
+    release = replace(fleet.releases()[0], values={"env": {"PILOTAGE_THREADS": "2"}})
     with pytest.raises(Refused, match=r"has values of its own \(env\)"):
         fleet.ensure(arm, release, None)
     assert not [each for each in here.server.requests if each[0] == "PATCH"]
@@ -329,7 +329,7 @@ def test_a_canary_with_other_resources_cannot_be_promoted_in_the_cluster(here: C
     data = here.server.objects[NAMES.config_map(NAMES.rollout)]["data"]
     data["canary.json"] = data["canary.json"].replace('"memory":"2Gi"', '"memory":"3Gi"')
     with pytest.raises(Refused, match="differ from stable's in more than image and bundles"):
-        DeploymentFleet(api_of(here.server), NAMES).canary_release()
+        DeploymentFleet(api_of(here.server), NAMES).releases()
 
 
 def test_killed_after_any_write_to_an_arm_or_the_route_the_next_engine_brings_it_to_its_right_end() -> None:
@@ -380,7 +380,7 @@ def _kill_at(here: Cluster, point: int, slow: float) -> None:
 def test_a_promotion_by_values_is_written_and_waited_for(here: Cluster, tmp_path: Path) -> None:
     values, committed = tmp_path / "values.yaml", tmp_path / "committed"
     fleet = DeploymentFleet(api_of(here.server), NAMES, values=ValuesFile(values, f"cp {values} {committed}"))
-    release = replace(fleet.canary_release(), name="spring")
+    release = replace(fleet.releases()[0], name="spring")
     fleet.ensure("stable", release, None)
     assert yaml.safe_load(committed.read_text())["image"] == {"repository": NEW.partition("@")[0], "digest": NEW.partition("@")[2]}
     assert here.image("stable") == OLD
@@ -393,4 +393,4 @@ def test_a_promotion_by_values_is_written_and_waited_for(here: Cluster, tmp_path
 def test_values_that_cannot_be_committed_are_tried_again(here: Cluster, tmp_path: Path) -> None:
     fleet = DeploymentFleet(api_of(here.server), NAMES, values=ValuesFile(tmp_path / "values.yaml", "false"))
     with pytest.raises(Unavailable, match="false ended with 1"):
-        fleet.ensure("stable", fleet.canary_release(), None)
+        fleet.ensure("stable", fleet.releases()[0], None)

@@ -56,7 +56,7 @@ def _left_under_way(here: Cluster) -> str:
     asked = plan(synthetic=None, live={}, warm_up={"requests": 0}, step=[{"weight_pct": 10}])
     world = installation.world(asked, "dead", prometheus=PrometheusAccess("http://127.0.0.1:9"))
     world.lease.acquire()
-    engine = begin(world, NAMES.name, asked, installation.release("left", None), "dead")
+    engine = begin(world, NAMES.name, asked, installation.releases(["left"], []), "dead")
     while not engine.record.weights.canary:
         engine.tick()
     world.lease.release()
@@ -118,7 +118,7 @@ def test_an_engine_of_an_earlier_installation_stops_where_a_new_one_has_begun(he
     installation = Installation(NAMES, api_of(here.server))
     world = installation.world(SHORT, "old")
     world.lease.acquire()
-    engine = begin(world, NAMES.name, SHORT, installation.release("old", None), "old")
+    engine = begin(world, NAMES.name, SHORT, installation.releases(["old"], []), "old")
     engine.tick()
     world.lease.release()
     _install_anew(here)
@@ -137,7 +137,7 @@ def test_a_journal_that_an_engine_of_an_earlier_installation_makes_again_is_coll
     installation = Installation(NAMES, api_of(here.server))
     world = installation.world(SHORT, "old")
     world.lease.acquire()
-    engine = begin(world, NAMES.name, SHORT, installation.release("old", None), "old")
+    engine = begin(world, NAMES.name, SHORT, installation.releases(["old"], []), "old")
     before = here.stable["metadata"]["uid"]
     _install_anew(here)
     _collect(here)

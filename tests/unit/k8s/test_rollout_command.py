@@ -97,7 +97,7 @@ def test_another_release_supersedes_one_that_no_engine_carries_on(
     long = {"step": [{"weight_pct": 10, "bake_s": 600}]} if phase == "stepping" else {}
     installation, asked = Installation(NAMES, api_of(here.server)), load_plan(_plan_file(tmp_path, **long))
     world = installation.world(asked, "dead")
-    dead = begin(world, NAMES.name, asked, [installation.release("first", None)], "dead")
+    dead = begin(world, NAMES.name, asked, installation.releases(["first"], []), "dead")
     while dead.record.phase != phase:
         dead.tick()
     if phase in ("stepping", "promoting"):
@@ -127,7 +127,7 @@ def test_abort_puts_everything_back_itself_where_no_engine_is_left(here: Cluster
     installation = Installation(NAMES, api_of(here.server))
     asked: Plan = plan(step=[{"weight_pct": 10, "bake_s": 600}], times={"poll_s": 0.05})
     world = installation.world(asked, "dead")
-    engine = begin(world, NAMES.name, asked, [installation.release("new", None)], "dead")
+    engine = begin(world, NAMES.name, asked, installation.releases(["new"], []), "dead")
     engine.tick()
     world.lease.release()  # as if its time had run out
     assert NAMES.deployment("canary") in here.server.objects
