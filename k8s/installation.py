@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
@@ -14,6 +14,7 @@ from k8s.cluster.api import Api, connect
 from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.journal import RECORD, ConfigMapJournal
 from k8s.cluster.lease import ClusterLease
+from k8s.cluster.load_job import JobTraffic
 from k8s.cluster.names import Names
 from k8s.cluster.notices import EventNotice
 from k8s.cluster.prometheus import Prometheus, PrometheusAccess
@@ -23,8 +24,9 @@ from k8s.local.processes import Processes
 from k8s.local.traffic import LocalTraffic, LocustLoad
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.comparing import read_bodies
+from k8s.rollout.loading import Comparing
 from k8s.rollout.patience import Patience
-from k8s.rollout.plan import Plan, Step, Times
+from k8s.rollout.plan import Plan, Synthetic, Times
 from k8s.rollout.ports import ARMS, Arm, Notice, Release, Source, Traffic
 from k8s.rollout.record import Record
 from k8s.rollout.world import World
@@ -33,26 +35,6 @@ from serving.contract.errors import SettingsError
 
 WATCH_S = 60
 """For one watch; servers end them between 30 and 60 minutes, proxies after one."""
-
-
-class ServiceLoad(LocustLoad):
-    """Locust beside the service, with the plan's load profile.
-
-    Parameters
-    ----------
-    addresses
-        Where each arm is reached by itself; empty: by header at `host`.
-    """
-
-    def __init__(self, host: str, plan: Plan, addresses: Mapping[Arm, str], requests_file: Path | None = None) -> None:
-        super().__init__(host, plan, requests_file)
-        self._profile, self._addresses = plan.synthetic.profile if plan.synthetic else "", addresses
-
-    def __call__(self, step: Step, arms: Sequence[Arm], folder: Path) -> Sequence[str]:
-        """Return the command."""
-        direct = {f"--arm={arm}=header:{arm}": f"--arm={arm}={self._addresses[arm]}" for arm in arms if arm in self._addresses}
-        command = [direct.get(each, each) for each in super().__call__(step, arms, folder)]
-        return [*command, f"--load-profile={self._profile}"] if self._profile else command
 
 
 class Installation:
@@ -131,18 +113,14 @@ class Installation:
         Raises
         ------
         Refused
-            Recorded requests cannot be read, or nobody said where Prometheus is.
+            Recorded requests cannot be read, the chart prepared no Job to load the arms, or nobody said where Prometheus is.
         """
         traffic: dict[Source, Traffic] = {}
         bodies = read_bodies(requests_file, plan.answers.requests) if plan.answers is not None and requests_file is not None else []
         if bodies and gateway is None:
             raise Refused("answers are compared through the gateway: give its address (--gateway)")
         if plan.synthetic is not None:
-            # Samples of another engine's load are no use to this one: a folder of its own, which ends with the pod.
-            processes = Processes(Path(tempfile.gettempdir()) / f"pilotage-rollout-{self.names.name}-{os.getpid()}", end_with_us=True)
-            host = gateway or address(self.names, "stable")
-            load = ServiceLoad(host, plan, {} if gateway else {arm: address(self.names, arm) for arm in ARMS}, requests_file)
-            traffic["synthetic"] = LocalTraffic(host, processes, load, plan.answers, bodies)
+            traffic["synthetic"] = self._load(plan, plan.synthetic, gateway, requests_file, bodies)
         if plan.live is not None:
             access = prometheus or PrometheusAccess("")
             access = replace(access, url=plan.live.prometheus or access.url)
@@ -159,6 +137,23 @@ class Installation:
             answers=Plan.answers_judge if bodies else None,
             notices=[*notices, EventNotice(self._api, self.names)],
         )
+
+    def _load(
+        self, plan: Plan, asked: Synthetic, gateway: str | None, requests_file: Path | None, bodies: Sequence[bytes]
+    ) -> LocalTraffic | JobTraffic:
+        """Return who sends the requests of a step: a Job near the service, or this process."""
+        host = gateway or address(self.names, "stable")
+        addresses: dict[Arm, str] = {} if gateway else {arm: address(self.names, arm) for arm in ARMS}
+        comparing = Comparing(host, plan.answers, bodies)
+        if asked.workers == 0:
+            # Samples of another engine's load are no use to this one: a folder of its own, which ends with the pod.
+            processes = Processes(Path(tempfile.gettempdir()) / f"pilotage-rollout-{self.names.name}-{os.getpid()}", end_with_us=True)
+            return LocalTraffic(processes, LocustLoad(host, plan, requests_file, addresses=addresses, profile=asked.profile), comparing)
+        load = JobTraffic(
+            self._api, self.names, self._clock, plan, host=host, addresses=addresses, comparing=comparing, requests_file=requests_file
+        )
+        Patience(self._clock, plan.times.api_s).call(load.prepared)  # what cannot be is told before anything begins
+        return load
 
     def changes(self) -> Iterator[Record]:
         """Yield the record each time it is written; a watch that ends, or an API server that is away, is asked again."""

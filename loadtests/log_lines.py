@@ -8,7 +8,7 @@
 A chunk is about a second of samples (the content of a ``samples.npz``, deflated), in as many lines as it takes. TOTAL counts the requests
 of all chunks up to this one, so that a reader knows what a gap has cost. Other lines may stand in between.
 
-Size, measured: 24 bytes a request at 200 requests/s, 17 at 1,000 (log-normal latencies, Poisson arrivals).
+Size, measured over 15 s of load on two arms: 32, 23 and 19 bytes a request at 100, 200 and 400 requests/s.
 """
 
 from __future__ import annotations

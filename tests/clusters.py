@@ -15,6 +15,7 @@ from k8s.cluster.api import Api
 from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.journal import ConfigMapJournal
 from k8s.cluster.lease import ClusterLease
+from k8s.cluster.load_job import JOB_LABEL
 from k8s.cluster.names import Names
 from k8s.cluster.notices import EventNotice
 from k8s.rollout.patience import Patience
@@ -77,7 +78,7 @@ class Cluster:
 
     def _control(self) -> None:
         objects = self.server.objects
-        for path in [path for path in objects if "/pods/" in path or "/endpointslices/" in path]:
+        for path in [path for path in objects if ("/pods/" in path and not _is_of_job(objects[path])) or "/endpointslices/" in path]:
             del objects[path]
         for path in [path for path in objects if "/deployments/" in path]:
             found = objects[path]
@@ -144,6 +145,10 @@ class Load:
         rng = np.random.default_rng([int(self._clock.now_s()), len(arm)])
         latency_ms = rng.lognormal(1.0, 0.4, 400) * (self._slow if arm == "canary" else 1.0)
         return Requests(self._clock.now_s() + np.sort(rng.random(400)), latency_ms, np.ones(400, dtype=bool))
+
+
+def _is_of_job(pod: dict[str, Any]) -> bool:
+    return JOB_LABEL in (pod["metadata"].get("labels") or {})
 
 
 def api_of(server: ApiServer) -> Api:

@@ -62,6 +62,16 @@ class Names:
         return self._path("coordination.k8s.io/v1", "leases")
 
     @property
+    def requests(self) -> str:
+        """Name of the ConfigMap of recorded requests."""
+        return f"{self.name}-rollout-requests"
+
+    @property
+    def jobs(self) -> str:
+        """Path of all Jobs."""
+        return self._path("batch/v1", "jobs")
+
+    @property
     def pods(self) -> str:
         """Path of all pods."""
         return self._path("v1", "pods")

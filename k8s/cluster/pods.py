@@ -36,6 +36,19 @@ def trouble(pods: Sequence[Object]) -> str | None:
     return None
 
 
+def failure(pod: Object) -> str | None:
+    """Say how a pod that is not restarted failed; None where it did not."""
+    name = pod["metadata"]["name"]
+    for status in _statuses(pod):
+        ended = (status.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            return f"{name} ended with exit code {ended['exitCode']} ({ended.get('reason') or 'not told why'})"
+    if (pod.get("status") or {}).get("phase") == "Failed":
+        said = (pod["status"].get(key) for key in ("reason", "message"))
+        return f"{name} failed: {', '.join(each for each in said if each) or 'not told why'}"
+    return None
+
+
 def largest_bytes(metrics: Iterable[Object]) -> int | None:
     """Memory of the largest service container, as the metrics server measured it."""
     found = [

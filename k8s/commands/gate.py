@@ -33,9 +33,8 @@ def gate(
     import tempfile
 
     from k8s.gate import Gate, missing
-    from k8s.installation import ServiceLoad
     from k8s.local.processes import Processes
-    from k8s.local.traffic import LocalTraffic
+    from k8s.local.traffic import LocalTraffic, LocustLoad
     from k8s.rollout.plan import load_plan
     from serving.contract.errors import PilotageError
 
@@ -50,7 +49,8 @@ def gate(
                 raise wrong(f"{address} is no address: give http://host:port")
         addresses = {"canary": canary, asked.beside: baseline}
         with tempfile.TemporaryDirectory(prefix="pilotage-gate-") as folder:
-            load = LocalTraffic(baseline, Processes(Path(folder), end_with_us=True), ServiceLoad(baseline, asked, addresses, None))
+            generator = LocustLoad(baseline, asked, addresses=addresses, profile=asked.synthetic.profile)
+            load = LocalTraffic(Processes(Path(folder), end_with_us=True), generator)
             judged = Gate(asked, {"synthetic": load}, idle_s=idle_s, absent=lambda: missing(addresses), tell=_tell)
             with _serving(judged, listen, port) as server:
                 _tell(f"answering at http://{f'[{listen}]' if ':' in listen else listen}:{server.server_port}")

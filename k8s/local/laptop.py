@@ -15,6 +15,7 @@ from k8s.local.traffic import Generator, LocalTraffic, LocustLoad
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.comparing import read_bodies
 from k8s.rollout.disk import DiskJournal, DiskLease
+from k8s.rollout.loading import Comparing
 from k8s.rollout.plan import Plan
 from k8s.rollout.ports import Notice, Release
 from k8s.rollout.record import Record
@@ -102,8 +103,9 @@ class Laptop:
         """
         limits = plan.answers
         bodies = read_bodies(requests_file, limits.requests) if limits is not None and requests_file is not None else []
-        load = generator or LocustLoad(self.host, plan, requests_file)
-        traffic = LocalTraffic(self.host, self._load, load, limits, bodies)
+        workers = (plan.synthetic.workers if plan.synthetic else None) or 0
+        load = generator or LocustLoad(self.host, plan, requests_file, processes=workers if workers > 1 else 0)
+        traffic = LocalTraffic(self._load, load, Comparing(self.host, limits, bodies))
         return World(
             router=self.router,
             fleet=self.fleet,

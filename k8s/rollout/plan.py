@@ -24,6 +24,10 @@ LIVE_KINDS = ("error_increase", "error_limit", "quantile_limit")
 between two arms cannot be told from buckets that are twice as wide each."""
 
 
+MAX_WORKERS = 64
+"""That send. One master takes all their samples in; and more is a typing error on most clusters."""
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,18 +97,22 @@ class WarmUp(_Table):
 
 
 class Synthetic(_Table):
-    """Made-up or recorded requests, sent by the load tests' open loop to both arms, by header.
+    """Made-up or recorded requests, sent by the load tests' open loop to all arms that are compared.
 
     Attributes
     ----------
     profile
         Name or path of a load profile: endpoints, sizes, token; arrivals and the end are the step's. On a cluster.
     rate_per_s
-        Requests a second for both arms together; None: 200.
+        Requests a second for all arms together; None: 200.
+    workers
+        Processes that send. On a cluster each is a pod of a Job, with one more that leads them where there are several; 0: the engine's own
+        machine sends, as it always does for a rollout on one machine. None: one.
     """
 
     profile: str = "canary"
     rate_per_s: float | None = Field(default=None, gt=0)
+    workers: int | None = Field(default=None, ge=0, le=MAX_WORKERS)
 
 
 class Live(_Table):

@@ -48,7 +48,7 @@ def _plan_file(folder: Path, **changes: Any) -> str:
 def _loads(monkeypatch: pytest.MonkeyPatch, slow: float) -> None:
     from k8s.rollout.clock import SystemClock
 
-    monkeypatch.setattr("k8s.installation.LocalTraffic", lambda *args, **kwargs: Load(SystemClock(), slow))
+    monkeypatch.setattr(Installation, "_load", lambda *args, **kwargs: Load(SystemClock(), slow))
 
 
 @pytest.mark.parametrize(("slow", "code", "outcome"), [(1.0, 0, "promoted"), (2.0, 1, "rolled_back")])
