@@ -28,7 +28,7 @@ class Analysis:
         self._world, self._clock, self._ledger, self._hands, self._here = world, world.clock, ledger, hands, here
         self._trial: Trial | None = None
         self._warmed: dict[Arm, int] = {}
-        self._blind = False
+        self._blind, self._unseen = False, list[str]()
         self._progress_s = 0.0
 
     @property
@@ -85,8 +85,8 @@ class Analysis:
 
     def _seen(self) -> list[tuple[Source, Mapping[Arm, Look]]]:
         """What came since the last look; why a source cannot be looked at is told once."""
-        seen, blind = self._hands.looks()
-        for said in blind:
+        seen, self._unseen = self._hands.looks()
+        for said in self._unseen:
             self._blind = True
             self._here.once("blind", lambda said=said: self._ledger.save(what="blind", detail=said))  # type: ignore[misc]
         return seen
@@ -104,9 +104,9 @@ class Analysis:
         baked = lasted_s >= step.bake_s
         if record.paused:
             self._tell_progress(f"{step.title}: paused, {seen} requests an arm, {status}")
-        elif baked and not open_:
+        elif baked and not open_ and not self._unseen:
             self._passed(trial)
-        elif (baked and seen >= rounds * step.samples) or lasted_s >= rounds * step.timeout_s:
+        elif (baked and open_ and seen >= rounds * step.samples) or lasted_s >= rounds * step.timeout_s:
             self._undecided(trial, open_, lasted_s)
         else:
             self._tell_progress(f"{step.title}: {seen} of {rounds * step.samples} requests an arm, {lasted_s:.0f} s, {status}")
@@ -125,7 +125,9 @@ class Analysis:
 
     def _undecided(self, trial: Trial, undecided: list[Arm], lasted_s: float) -> None:
         record, rule = self._record, self._record.plan.inconclusive
-        why = f"{self._sentences(trial, undecided, but='pass') or 'The bake time is not over.'} ({lasted_s:.0f} s)"
+        # What passed by requests of before, and cannot be looked at now, has not been baked.
+        unsaid = "; ".join(self._unseen) or "The bake time is not over."
+        why = f"{self._sentences(trial, undecided, but='pass') or unsaid} ({lasted_s:.0f} s)"
         kept = self._judged(trial, undecided)
         if record.extensions < rule.extend:
             self._ledger.save(what="extended", detail=why, by="judge", extensions=record.extensions + 1)

@@ -269,6 +269,30 @@ def test_traffic_that_cannot_be_looked_at_passes_nothing(tmp_path: Path) -> None
     assert [entry.what for entry in record.timeline].count("blind") == 1
 
 
+@pytest.mark.parametrize(("back_after_s", "outcome"), [(15, "promoted"), (1000, "rolled_back")])
+def test_what_was_shown_before_the_load_generator_died_passes_no_step_that_is_still_baked(
+    back_after_s: float, outcome: str, tmp_path: Path
+) -> None:
+    town = Town(tmp_path)
+    shown_s: list[float] = []
+
+    def blind(call: str) -> None:
+        if call == "look" and town.weights.canary:
+            shown_s.append(town.now_s())
+            if shown_s[0] + 30 < town.now_s() < shown_s[0] + 30 + back_after_s:
+                raise Unavailable("the load generator died")
+
+    town.before = blind
+    record = roll_out(town, plan(step=[{"weight_pct": 10, "samples": 2000, "bake_s": 40, "timeout_s": 100}]))
+    assert record.outcome == outcome
+    if outcome == "promoted":
+        assert shown_s[-1] >= shown_s[0] + 45  # the look by which it passed saw something
+    else:
+        assert "cannot be looked at: the load generator died" in record.why
+        assert record.conclusion == "inconclusive"
+    is_settled(town, record)
+
+
 def test_a_step_whose_load_generator_lost_a_process_does_not_pass(tmp_path: Path) -> None:
     class Crippled(Town):
         def look(self) -> Mapping[Arm, Look]:
