@@ -26,7 +26,8 @@ from k8s.rollout.clock import SystemClock
 from k8s.rollout.comparing import read_bodies
 from k8s.rollout.loading import Comparing
 from k8s.rollout.patience import Patience
-from k8s.rollout.plan import Plan, Synthetic, Times
+from k8s.rollout.plan import Plan
+from k8s.rollout.plan_tables import Synthetic, Times
 from k8s.rollout.ports import ARMS, Arm, Notice, Release, Source, Traffic
 from k8s.rollout.record import Record
 from k8s.rollout.world import World

@@ -12,7 +12,8 @@ from typing import Any
 
 from k8s.local.fleet import Launch
 from k8s.local.laptop import Laptop
-from k8s.rollout.plan import Plan, Step
+from k8s.rollout.plan import Plan
+from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Arm, Release
 from k8s.rollout.record import Record
 

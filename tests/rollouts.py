@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from k8s.rollout.disk import DiskJournal, DiskLease
-from k8s.rollout.plan import Plan, Step
+from k8s.rollout.plan import Plan
+from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import ARMS, CANARIES, Arm, ArmState, Look, Release, Weights
 from k8s.rollout.start import begin, held
 from k8s.rollout.world import World

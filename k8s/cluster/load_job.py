@@ -22,7 +22,8 @@ from k8s.cluster.names import Names
 from k8s.cluster.pods import failure, trouble
 from k8s.errors import Refused, RolloutError, Unavailable
 from k8s.rollout.loading import Comparing, load_options, longest_s, looks_of
-from k8s.rollout.plan import Plan, Step
+from k8s.rollout.plan import Plan
+from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Arm, Clock, Look
 
 BODY = "load.json"

@@ -20,7 +20,7 @@ import numpy as np
 
 from k8s.cluster.names import Names
 from k8s.errors import Refused, Unavailable
-from k8s.rollout.plan import Live, Step
+from k8s.rollout.plan_tables import Live, Step
 from k8s.rollout.ports import Arm, Clock, Look
 from loadtests.judge import Arm as Requests
 from loadtests.judge import Batch

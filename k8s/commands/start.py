@@ -22,7 +22,9 @@ def start(
     folder: Folder = None,
     release: Annotated[list[str] | None, typer.Option(help="Name of the release, for people; repeated, of each.")] = None,
     key: Annotated[str | None, typer.Option(help="Names this request: asked again when its rollout is over, it begins nothing.")] = None,
-    image: Annotated[str | None, typer.Option(help="Cluster: image of the release, name@sha256:…; else the chart's canary.image.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(help="Cluster: image of the release, name@sha256:…; repeated, of each. Else the chart's.")
+    ] = None,
     take_over: Annotated[list[str] | None, typer.Option(help="Cluster: manager whose part of stable is taken over; repeated.")] = None,
     values: Annotated[Path | None, typer.Option(help="Cluster: promote by writing this values file (GitOps).")] = None,
     values_command: Annotated[str, typer.Option(help="Cluster: run after that, such as a script that commits it.")] = "",
@@ -60,7 +62,7 @@ def start(
             world = laptop(folder, port, stable).world(asked, engine, requests_file=requests_file, notices=[tell])
         else:
             here = installation(place, take_over, values, values_command)
-            wanted = here.releases(release or [], [image] if image else [])
+            wanted = here.releases(release or [], image or [])
             access = PrometheusAccess(prometheus or "", prometheus_token_file, prometheus_ca)
             world = here.world(asked, engine, gateway=gateway, prometheus=access, requests_file=requests_file, notices=[tell])
         with held(world.lease, world.clock):

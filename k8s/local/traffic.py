@@ -16,7 +16,8 @@ from typing import Protocol
 from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes
 from k8s.rollout.loading import Comparing, load_options, looks_of
-from k8s.rollout.plan import Plan, Step
+from k8s.rollout.plan import Plan
+from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Arm, Look
 from loadtests.stream import StreamReader
 

@@ -10,7 +10,7 @@ from k8s.errors import Ignored, Refused, RolloutError, Unavailable
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.phases import TRANSITIONS, Cause
-from k8s.rollout.plan import Step
+from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Arm, ArmState, Look, Release, Source, Weights
 from k8s.rollout.world import World
 

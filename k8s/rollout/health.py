@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k8s.rollout.plan import Health
+from k8s.rollout.plan_tables import Health
 from k8s.rollout.ports import Arm, ArmState
 
 LOOKS_IN_A_ROW = 3

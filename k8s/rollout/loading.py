@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from k8s.rollout.answers import AnswerLimits
 from k8s.rollout.comparing import Comparer
-from k8s.rollout.plan import Plan, Step
+from k8s.rollout.plan import Plan
+from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Answers, Arm, Look
 from loadtests.batches import batch_of
 from loadtests.judge import Batch

@@ -14,7 +14,7 @@ from numpy import float64, int64
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from k8s.rollout.plan import Step
+    from k8s.rollout.plan_tables import Step
     from k8s.rollout.record import Entry, Record, Request
     from loadtests.judge import Batch
 

@@ -15,7 +15,8 @@ from k8s.errors import NotHeld, Refused, RolloutError, Settled
 from k8s.rollout.engine import Engine
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
-from k8s.rollout.plan import Plan, Times
+from k8s.rollout.plan import Plan
+from k8s.rollout.plan_tables import Times
 from k8s.rollout.ports import CANARIES, Clock, Journal, Lease, Release, Stored
 from k8s.rollout.record import Record, Request, Wish
 from k8s.rollout.world import Silence, World

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from k8s.rollout.jury import AnswerJudges
-from k8s.rollout.plan import Step
+from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Arm, Clock, Fleet, Journal, Lease, Look, Notice, Router, Source, Traffic
 
 

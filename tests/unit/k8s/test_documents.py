@@ -10,7 +10,8 @@ from typer.main import get_command
 
 from k8s.cli import app
 from k8s.rollout.phases import Phase
-from k8s.rollout.plan import Health, Inconclusive, Live, Plan, Step, Synthetic, Times, WarmUp, parse_plan, plan_names
+from k8s.rollout.plan import Plan, parse_plan, plan_names
+from k8s.rollout.plan_tables import Health, Inconclusive, Live, Step, Synthetic, Times, WarmUp
 
 PAGE = (Path(__file__).parents[3] / "docs/rollouts.md").read_text()
 

@@ -8,7 +8,8 @@ import pytest
 
 from k8s.local.traffic import LocustLoad
 from k8s.rollout.loading import load_options
-from k8s.rollout.plan import MAX_WORKERS, parse_plan
+from k8s.rollout.plan import parse_plan
+from k8s.rollout.plan_tables import MAX_WORKERS
 from serving.contract.errors import SettingsError
 from tests.rollouts import plan
 

@@ -9,7 +9,7 @@ import pytest
 
 from k8s.cluster.prometheus import Prometheus, PrometheusAccess
 from k8s.errors import Refused, Unavailable
-from k8s.rollout.plan import Live, Step
+from k8s.rollout.plan_tables import Live, Step
 from tests.charts.rendering import MINIMAL, changed, render
 from tests.clusters import NAMES, Clock
 
