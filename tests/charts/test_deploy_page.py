@@ -78,7 +78,7 @@ def followed() -> Installation:
 def test_every_installation_on_the_way_renders_and_the_weights_arrive() -> None:
     renderings = followed().renderings
     weights = [[backend.get("weight") for backend in each.one("HTTPRoute")["spec"]["rules"][-1]["backendRefs"]] for each in renderings]
-    assert len(renderings) == 9
+    assert len(renderings) == 10
     assert [90, 5, 5] in weights
     assert [50, 25, 25] in weights
     arms = [sorted(one["metadata"]["name"].rpartition("-")[2] for one in each.of_kind("Deployment")) for each in renderings]
@@ -138,7 +138,7 @@ def test_targets_and_options_that_are_called_exist() -> None:
         if words[:2] == ["pilotage", "rollout"]:
             assert _options(words) <= _known(steps.commands[words[2]])
             called += 1
-    assert called == 4
+    assert called == 6
 
 
 def test_stages_that_are_built_exist() -> None:

@@ -1,10 +1,16 @@
 {{/*
 What one arm runs, as JSON: (dict "root" $ "arm" "canary"). The stable arm's values stand at the top level of values.yaml; the others
-have their own below their name, and where they say nothing they are as stable.
+have their own below their name, further canaries in `rollout.variants`, and where they say nothing they are as stable.
 */}}
 {{- define "pilotage.arm" -}}
 {{- $values := .root.Values -}}
-{{- $own := ternary (dict) (index $values .arm | default dict) (eq .arm "stable") -}}
+{{- $own := dict -}}
+{{- if hasPrefix "canary-" .arm -}}
+{{- $number := sub (trimPrefix "canary-" .arm | int) 2 | int -}}
+{{- $own = merge (dict "replicas" $values.canary.replicas) (index $values.rollout.variants $number) -}}
+{{- else if ne .arm "stable" -}}
+{{- $own = index $values .arm | default dict -}}
+{{- end -}}
 {{- $image := deepCopy $values.image -}}
 {{- with $own.image -}}
 {{- if .repository -}}{{- $_ := set $image "repository" .repository -}}{{- end -}}

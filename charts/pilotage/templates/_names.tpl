@@ -64,6 +64,18 @@ app.kubernetes.io/part-of: pilotage
 {{- $arms = append $arms . -}}
 {{- end -}}
 {{- end -}}
+{{- if .Values.rollout.enabled -}}
+{{- $arms = concat $arms (include "pilotage.variants" . | fromJsonArray) -}}
+{{- end -}}
+{{- toJson $arms -}}
+{{- end -}}
+
+{{/* Arms of `rollout.variants`: the first is the second canary. JSON list. */}}
+{{- define "pilotage.variants" -}}
+{{- $arms := list -}}
+{{- range $number, $_ := .Values.rollout.variants -}}
+{{- $arms = append $arms (printf "canary-%d" (add $number 2)) -}}
+{{- end -}}
 {{- toJson $arms -}}
 {{- end -}}
 

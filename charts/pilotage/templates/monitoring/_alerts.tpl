@@ -96,7 +96,7 @@
 {{/* Alerts on what kube-state-metrics tells of the release's Deployments, pods and scalers. */}}
 {{- define "pilotage.workloadAlerts" -}}
 {{- $name := include "pilotage.fullname" . -}}
-{{- $deployments := printf "namespace=%q, deployment=~%q" .Release.Namespace (printf "%s-(stable|baseline|canary)" $name) -}}
+{{- $deployments := printf "namespace=%q, deployment=~%q" .Release.Namespace (printf "%s-(stable|baseline|canary(-[2-5])?)" $name) -}}
 {{- $pods := printf "namespace=%q, pod=~%q" .Release.Namespace (printf "%s-.+" $name) -}}
 {{- $scalers := printf "namespace=%q, horizontalpodautoscaler=~%q" .Release.Namespace (printf "(keda-hpa-)?%s" $name) -}}
 - alert: PilotageUpdateStuck
