@@ -183,7 +183,7 @@ class Gate:
         self._loaded = present
         for traffic in self._traffic.values():
             traffic.begin(self._plan.steps[0], ("canary", self._plan.beside))
-        present.jury, present.since_s = Jury(self._plan, present.attempt), self._now_s()
+        present.jury, present.since_s = Jury.of_step(self._plan, present.attempt), self._now_s()
         present.is_warm, present.has_passed, present.warmed = not self._plan.warm_up.requests, False, {}
         self._tell(f"{present.subject}: the load begins, attempt {present.attempt}")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from k8s.rollout.conditions import Conditions, Turn
 from k8s.rollout.hands import Hands
-from k8s.rollout.jury import Trial
+from k8s.rollout.jury import Jury, Trial
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.phases import Cause
 from k8s.rollout.ports import Arm, Look, Source
@@ -16,6 +16,9 @@ from k8s.rollout.world import World
 
 PROGRESS_EVERY_S = 5.0
 """Between two writes of how far a step is; each is a write to the API server."""
+
+HELD: tuple[Source, ...] = ("live",)
+"""What is looked at while a person decides."""
 
 
 class Analysis:
@@ -27,6 +30,7 @@ class Analysis:
     def __init__(self, world: World, ledger: Ledger, hands: Hands, here: Conditions) -> None:
         self._world, self._clock, self._ledger, self._hands, self._here = world, world.clock, ledger, hands, here
         self._trial: Trial | None = None
+        self._held: tuple[Arm, ...] = ()
         self._warmed: dict[Arm, int] = {}
         self._blind, self._unseen = False, list[str]()
         self._progress_s = 0.0
@@ -42,8 +46,8 @@ class Analysis:
         if not plan.warm_up.requests:
             raise Turn(Cause.WARM, "the plan warms nothing up")
         self._here.once("mirror", lambda: self._hands.mirror(plan.warm_up.mirror_pct))
-        self._here.once("begin", lambda: self._hands.begin_traffic(plan.warm_up.as_step()))
-        for _, looks in self._seen():
+        self._here.once("begin", lambda: self._hands.begin_traffic(plan.warm_up.as_step(), self._arms, plan.sources))
+        for _, looks in self._seen(plan.sources):
             for arm, look in looks.items():
                 self._warmed[arm] = self._warmed.get(arm, 0) + int(look.batch.canary.ok.sum())
             self._warmed[plan.beside] = self._warmed.get(plan.beside, 0) + max(int(look.batch.baseline.ok.sum()) for look in looks.values())
@@ -77,25 +81,61 @@ class Analysis:
             attempt = self._record.attempt + 1
             begun_s = self._clock.now_s()
             self._ledger.save(what="analysis", detail=f"step {step.title}, attempt {attempt}", attempt=attempt, step_since_s=begun_s)
-            self._trial = Trial(plan, attempt, self._record.canaries, len(self._record.releases), self._world.answers)
+            self._trial = Trial.of_step(plan, attempt, self._record.canaries, len(self._record.releases), self._world.answers)
             self._here.put_away()
-            self._hands.begin_traffic(step)
-        self._trial.add(self._seen())
+            self._hands.begin_traffic(step, self._arms, plan.sources)
+        self._trial.add(self._seen(plan.sources))
         self._decide(self._trial)
 
-    def _seen(self) -> list[tuple[Source, Mapping[Arm, Look]]]:
+    def hold(self) -> None:
+        """Go on judging the users' own requests while a person decides: a release that begins to fail goes back, and none is promoted.
+
+        What they are shown to be good by is forgotten, and judging begins anew: hours of good requests would outweigh the bad ones.
+        """
+        plan, canaries = self._record.plan, self._record.canaries
+        if plan.live is None:
+            return
+        step = plan.steps[self._record.step]
+        # At large weights the baseline has none: what is compared with has requests.
+        arms = (*canaries, plan.beside if self._record.weights.of(plan.beside) else "stable")
+        if self._trial is None or arms != self._held:
+            self._here.once("held", lambda: self._ledger.save(what="analysis", detail=f"held at {step.title}, live requests alone"))
+            self._hands.begin_traffic(step, arms, HELD)
+            self._held, self._trial = arms, Trial({arm: self._holding_jury() for arm in canaries})
+        self._trial.add(self._seen(HELD))
+        self._drop_failed(self._trial)
+        seen = self._trial.samples(self._record.canaries)
+        self._tell_progress(f"{step.title}: held, {seen} live requests an arm since they were last shown to be good")
+        for arm in self._record.canaries:
+            if self._trial.status(arm) == "pass":
+                self._trial.replace(arm, self._holding_jury())
+
+    def _holding_jury(self) -> Jury:
+        number = self._record.watches + 1
+        self._ledger.save(watches=number)
+        return Jury(self._record.plan, {"live": self._record.plan.holding_judge(number, len(self._record.releases))})
+
+    @property
+    def _arms(self) -> tuple[Arm, ...]:
+        """The canaries, and last what they are compared with."""
+        return (*self._record.canaries, self._record.plan.beside)
+
+    def _seen(self, sources: Sequence[Source]) -> list[tuple[Source, Mapping[Arm, Look]]]:
         """What came since the last look; why a source cannot be looked at is told once."""
-        seen, self._unseen = self._hands.looks()
+        seen, self._unseen = self._hands.looks(sources)
         for said in self._unseen:
             self._blind = True
             self._here.once("blind", lambda said=said: self._ledger.save(what="blind", detail=said))  # type: ignore[misc]
         return seen
 
-    def _decide(self, trial: Trial) -> None:
+    def _drop_failed(self, trial: Trial) -> None:
         for arm in self._record.canaries:
             if trial.status(arm) == "fail":
                 failed = next(each.sentence for each in trial.verdicts(arm).values() if each.status == "fail")
                 self._here.drop(arm, failed, "fail", by="judge", verdicts=self._judged(trial, [arm]))
+
+    def _decide(self, trial: Trial) -> None:
+        self._drop_failed(trial)
         record = self._record
         step, rounds = record.plan.steps[record.step], 1 + record.extensions
         open_ = [arm for arm in record.canaries if trial.status(arm) != "pass"]

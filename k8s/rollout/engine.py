@@ -148,6 +148,7 @@ class Engine:
         self._here.canaries_live()
         self._here.keep_weights()
         self._here.put_away()
+        self._analysis.hold()
         hold_s = self.record.plan.inconclusive.hold_s
         if self._here.over(hold_s):
             self._move(Cause.FAILED, f"nobody decided within {hold_s:g} s", conclusion="inconclusive")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -127,11 +127,9 @@ class Hands:
 
     # Requests of a step.
 
-    def begin_traffic(self, step: Step) -> None:
-        """Begin to load, or to watch, what is tried now."""
-        plan = self._ledger.record.plan
-        arms = (*self._ledger.record.canaries, plan.beside)
-        for source in plan.sources:
+    def begin_traffic(self, step: Step, arms: Sequence[Arm], sources: Sequence[Source]) -> None:
+        """Begin to load, or to watch, canaries and what they are compared with."""
+        for source in sources:
             traffic = self._world.traffic[source]
             self.patiently(lambda traffic=traffic: traffic.begin(step, arms))  # type: ignore[misc]
 
@@ -141,8 +139,8 @@ class Hands:
             with suppress(RolloutError):
                 traffic.end()
 
-    def looks(self) -> tuple[list[tuple[Source, Mapping[Arm, Look]]], list[str]]:
-        """Look at every source. One that cannot be looked at sees nothing: the step's time runs, and nothing passes.
+    def looks(self, sources: Sequence[Source]) -> tuple[list[tuple[Source, Mapping[Arm, Look]]], list[str]]:
+        """Look at sources. One that cannot be looked at sees nothing: the step's time runs, and nothing passes.
 
         Returns
         -------
@@ -150,7 +148,7 @@ class Hands:
         """
         found: list[tuple[Source, Mapping[Arm, Look]]] = []
         blind: list[str] = []
-        for source in self._ledger.record.plan.sources:
+        for source in sources:
             try:
                 look = self._world.traffic[source].look()
             except RolloutError as error:

@@ -30,20 +30,23 @@ AnswerJudges = Callable[[Plan, int, int], AnswerJudge | None]
 
 
 class Jury:
-    """Judges one canary in one attempt at a step.
+    """Judges one canary, by what some sources see of it and by its answers."""
 
-    Parameters
-    ----------
-    attempt
-        From 1; each has half of the risk of the one before.
-    releases
-        Tried at the same time, which share the risk.
-    """
+    def __init__(self, plan: Plan, judges: Mapping[Source, Judge], answers: AnswerJudge | None = None) -> None:
+        self._plan, self._judges, self._answers = plan, judges, answers
 
-    def __init__(self, plan: Plan, attempt: int, answers: AnswerJudge | None = None, releases: int = 1) -> None:
-        self._plan = plan
-        self._judges: dict[Source, Judge] = {source: plan.judge(source, attempt, releases) for source in plan.sources}
-        self._answers = answers
+    @staticmethod
+    def of_step(plan: Plan, attempt: int, answers: AnswerJudge | None = None, releases: int = 1) -> Jury:
+        """Make the jury of one attempt at a step.
+
+        Parameters
+        ----------
+        attempt
+            From 1; each has half of the risk of the one before.
+        releases
+            Tried at the same time, which share the risk.
+        """
+        return Jury(plan, {source: plan.judge(source, attempt, releases) for source in plan.sources}, answers)
 
     def add(self, source: Source, look: Look) -> None:
         """Take in what a source saw.
@@ -70,19 +73,29 @@ class Jury:
 
 
 class Trial:
-    """One attempt at a step: a jury for each canary.
+    """A jury for each canary."""
 
-    Parameters
-    ----------
-    canaries
-        That are left of `releases`.
-    answers
-        Makes the judges of answers; None: they are not compared.
-    """
+    def __init__(self, juries: Mapping[Arm, Jury]) -> None:
+        self._juries = dict(juries)
+        self._verdicts = {arm: jury.verdicts() for arm, jury in juries.items()}
 
-    def __init__(self, plan: Plan, attempt: int, canaries: Sequence[Arm], releases: int, answers: AnswerJudges | None = None) -> None:
-        self._juries = {arm: Jury(plan, attempt, answers(plan, attempt, releases) if answers else None, releases) for arm in canaries}
-        self._verdicts = {arm: jury.verdicts() for arm, jury in self._juries.items()}
+    @staticmethod
+    def of_step(plan: Plan, attempt: int, canaries: Sequence[Arm], releases: int, answers: AnswerJudges | None = None) -> Trial:
+        """Make one attempt at a step.
+
+        Parameters
+        ----------
+        canaries
+            That are left of `releases`.
+        answers
+            Makes the judges of answers; None: they are not compared.
+        """
+        made = answers or (lambda *_: None)
+        return Trial({arm: Jury.of_step(plan, attempt, made(plan, attempt, releases), releases) for arm in canaries})
+
+    def replace(self, arm: Arm, jury: Jury) -> None:
+        """Have a canary judged anew."""
+        self._juries[arm], self._verdicts[arm] = jury, jury.verdicts()
 
     def add(self, seen: Iterable[tuple[Source, Mapping[Arm, Look]]]) -> None:
         """Take in what the sources saw; raises as of `Jury.add`."""

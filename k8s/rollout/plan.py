@@ -139,6 +139,12 @@ class Plan(Table):
         asked, policy = self._asked(source)
         return Judge(asked, self._careful(policy, attempt, releases))
 
+    def holding_judge(self, number: int, releases: int = 1) -> Judge:
+        """Return the n-th judge of live requests while a person decides; each has 1/n(n+1) of the risk of a false alarm there."""
+        asked, policy = self._asked("live")
+        share = 1 / (number * (number + 1)) / releases
+        return Judge(asked, Policy(**vars(policy) | {"false_alarm": policy.false_alarm * share / self._parts}))
+
     def answers_judge(self, attempt: int, releases: int = 1) -> AnswersJudge | None:
         """Return a judge of the answers of one of so many releases, in one attempt at a step; None where they are not compared."""
         if self.answers is None:
@@ -153,8 +159,12 @@ class Plan(Table):
         however often it is tried, and however many releases are, the sum stays below what the plan allows.
         """
         share = 0.5**attempt / releases
-        parts = len(self.steps) * (len(self.sources) + (self.answers is not None))
-        return Policy(**vars(policy) | {"false_alarm": policy.false_alarm * share / parts, "false_pass": policy.false_pass * share})
+        return Policy(**vars(policy) | {"false_alarm": policy.false_alarm * share / self._parts, "false_pass": policy.false_pass * share})
+
+    @property
+    def _parts(self) -> int:
+        """Among what the risk of a false alarm is divided: what is judged in each step, and the users' requests while a person decides."""
+        return len(self.steps) * (len(self.sources) + (self.answers is not None)) + (self.live is not None)
 
 
 def plan_names() -> list[str]:

@@ -165,6 +165,8 @@ class Record(_Model):
         How far the step is, in words.
     key
         Names the request that began it, or went on with it last: asked once more when it is over, it begins nothing.
+    watches
+        How often judging live requests was begun while a person decided; the n-th time has 1/n(n+1) of the risk.
     """
 
     schema_version: int = RECORD_SCHEMA_VERSION
@@ -199,6 +201,7 @@ class Record(_Model):
     key: str | None = None
     dropped: tuple[Dropped, ...] = ()
     chosen: Arm | None = None
+    watches: int = 0
 
     @property
     def arms(self) -> tuple[Arm, ...]:
