@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k8s.rollout.conditions import Conditions, Turn
@@ -30,6 +30,7 @@ class Analysis:
     def __init__(self, world: World, ledger: Ledger, hands: Hands, here: Conditions) -> None:
         self._world, self._clock, self._ledger, self._hands, self._here = world, world.clock, ledger, hands, here
         self._trial: Trial | None = None
+        self._compared: Mapping[Source, tuple[Arm, ...]] = {}
         self._held: tuple[Arm, ...] = ()
         self._warmed: dict[Arm, int] = {}
         self._blind, self._unseen = False, list[str]()
@@ -46,7 +47,8 @@ class Analysis:
         if not plan.warm_up.requests:
             raise Turn(Cause.WARM, "the plan warms nothing up")
         self._here.once("mirror", lambda: self._hands.mirror(plan.warm_up.mirror_pct))
-        self._here.once("begin", lambda: self._hands.begin_traffic(plan.warm_up.as_step(), self._arms, plan.sources))
+        compared = dict.fromkeys(plan.sources, (*self._record.canaries, plan.beside))
+        self._here.once("begin", lambda: self._hands.begin_traffic(plan.warm_up.as_step(), compared))
         for _, looks in self._seen(plan.sources):
             for arm, look in looks.items():
                 self._warmed[arm] = self._warmed.get(arm, 0) + int(look.batch.canary.ok.sum())
@@ -81,10 +83,12 @@ class Analysis:
             attempt = self._record.attempt + 1
             begun_s = self._clock.now_s()
             self._ledger.save(what="analysis", detail=f"step {step.title}, attempt {attempt}", attempt=attempt, step_since_s=begun_s)
-            self._trial = Trial.of_step(plan, attempt, self._record.canaries, len(self._record.releases), self._world.answers)
+            self._compared = plan.compared(self._record.step, self._record.canaries)
+            tried = len(self._record.releases)
+            self._trial = Trial.of_step(plan, attempt, self._record.canaries, tried, self._world.answers, self._compared)
             self._here.put_away()
-            self._hands.begin_traffic(step, self._arms, plan.sources)
-        self._trial.add(self._seen(plan.sources))
+            self._hands.begin_traffic(step, self._compared)
+        self._trial.add(self._seen(self._compared))
         self._decide(self._trial)
 
     def hold(self) -> None:
@@ -100,7 +104,7 @@ class Analysis:
         arms = (*canaries, plan.beside if self._record.weights.of(plan.beside) else "stable")
         if self._trial is None or arms != self._held:
             self._here.once("held", lambda: self._ledger.save(what="analysis", detail=f"held at {step.title}, live requests alone"))
-            self._hands.begin_traffic(step, arms, HELD)
+            self._hands.begin_traffic(step, dict.fromkeys(HELD, arms))
             self._held, self._trial = arms, Trial({arm: self._holding_jury() for arm in canaries})
         self._trial.add(self._seen(HELD))
         self._drop_failed(self._trial)
@@ -115,12 +119,7 @@ class Analysis:
         self._ledger.save(watches=number)
         return Jury(self._record.plan, {"live": self._record.plan.holding_judge(number, len(self._record.releases))})
 
-    @property
-    def _arms(self) -> tuple[Arm, ...]:
-        """The canaries, and last what they are compared with."""
-        return (*self._record.canaries, self._record.plan.beside)
-
-    def _seen(self, sources: Sequence[Source]) -> list[tuple[Source, Mapping[Arm, Look]]]:
+    def _seen(self, sources: Iterable[Source]) -> list[tuple[Source, Mapping[Arm, Look]]]:
         """What came since the last look; why a source cannot be looked at is told once."""
         seen, self._unseen = self._hands.looks(sources)
         for said in self._unseen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -127,11 +127,11 @@ class Hands:
 
     # Requests of a step.
 
-    def begin_traffic(self, step: Step, arms: Sequence[Arm], sources: Sequence[Source]) -> None:
-        """Begin to load, or to watch, canaries and what they are compared with."""
-        for source in sources:
+    def begin_traffic(self, step: Step, compared: Mapping[Source, Sequence[Arm]]) -> None:
+        """Begin to load, or to watch, for each source the canaries and what they are compared with."""
+        for source, arms in compared.items():
             traffic = self._world.traffic[source]
-            self.patiently(lambda traffic=traffic: traffic.begin(step, arms))  # type: ignore[misc]
+            self.patiently(lambda traffic=traffic, arms=arms: traffic.begin(step, arms))  # type: ignore[misc]
 
     def end_traffic(self) -> None:
         """Stop to; what cannot be stopped has an end of its own."""
@@ -139,7 +139,7 @@ class Hands:
             with suppress(RolloutError):
                 traffic.end()
 
-    def looks(self, sources: Sequence[Source]) -> tuple[list[tuple[Source, Mapping[Arm, Look]]], list[str]]:
+    def looks(self, sources: Iterable[Source]) -> tuple[list[tuple[Source, Mapping[Arm, Look]]], list[str]]:
         """Look at sources. One that cannot be looked at sees nothing: the step's time runs, and nothing passes.
 
         Returns

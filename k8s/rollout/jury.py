@@ -36,17 +36,21 @@ class Jury:
         self._plan, self._judges, self._answers = plan, judges, answers
 
     @staticmethod
-    def of_step(plan: Plan, attempt: int, answers: AnswerJudge | None = None, releases: int = 1) -> Jury:
+    def of_step(
+        plan: Plan, attempt: int, answers: AnswerJudge | None = None, releases: int = 1, sources: Iterable[Source] | None = None
+    ) -> Jury:
         """Make the jury of one attempt at a step.
 
         Parameters
         ----------
         attempt
             From 1; each has half of the risk of the one before.
+        sources
+            That see something at this step; None: all of the plan.
         releases
             Tried at the same time, which share the risk.
         """
-        return Jury(plan, {source: plan.judge(source, attempt, releases) for source in plan.sources}, answers)
+        return Jury(plan, {source: plan.judge(source, attempt, releases) for source in sources or plan.sources}, answers)
 
     def add(self, source: Source, look: Look) -> None:
         """Take in what a source saw.
@@ -80,7 +84,14 @@ class Trial:
         self._verdicts = {arm: jury.verdicts() for arm, jury in juries.items()}
 
     @staticmethod
-    def of_step(plan: Plan, attempt: int, canaries: Sequence[Arm], releases: int, answers: AnswerJudges | None = None) -> Trial:
+    def of_step(
+        plan: Plan,
+        attempt: int,
+        canaries: Sequence[Arm],
+        releases: int,
+        answers: AnswerJudges | None = None,
+        sources: Iterable[Source] | None = None,
+    ) -> Trial:
         """Make one attempt at a step.
 
         Parameters
@@ -89,9 +100,11 @@ class Trial:
             That are left of `releases`.
         answers
             Makes the judges of answers; None: they are not compared.
+        sources
+            As of `Jury.of_step`.
         """
         made = answers or (lambda *_: None)
-        return Trial({arm: Jury.of_step(plan, attempt, made(plan, attempt, releases), releases) for arm in canaries})
+        return Trial({arm: Jury.of_step(plan, attempt, made(plan, attempt, releases), releases, sources) for arm in canaries})
 
     def replace(self, arm: Arm, jury: Jury) -> None:
         """Have a canary judged anew."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -84,6 +84,10 @@ class Plan(Table):
                 raise ValueError(
                     f"steps {', '.join(unseen)} have no live traffic, and there is no table [synthetic]: nothing could be judged"
                 )
+            if self.warm_up.requests and (self.baseline or not self.warm_up.mirror_pct):
+                raise ValueError(
+                    f"warm_up.requests is {self.warm_up.requests}, and nobody sends them: give a table [synthetic], or set it to 0"
+                )
         return self
 
     @property
@@ -108,6 +112,17 @@ class Plan(Table):
         shares = dict.fromkeys(canaries, each)
         return Weights.shared(shares | {"stable": 100 - len(canaries) * each - baseline, "baseline": baseline})
 
+    def compared(self, step: int, canaries: Sequence[Arm]) -> Mapping[Source, tuple[Arm, ...]]:
+        """Return for each source that sees something at a step the canaries, and last what they are compared with.
+
+        The users' requests are compared with stable's where the baseline has none, at large weights.
+        """
+        found: dict[Source, tuple[Arm, ...]] = {"synthetic": (*canaries, self.beside)} if self.synthetic is not None else {}
+        weights = self.weights_of(step, canaries)
+        if self.live is not None and weights.tried:
+            found["live"] = (*canaries, self.beside if weights.of(self.beside) else "stable")
+        return found
+
     def require_room(self, releases: int) -> None:
         """Check that so many releases can be tried at the same time.
 
@@ -116,12 +131,16 @@ class Plan(Table):
         SettingsError
             They cannot, by this plan.
         """
-        if releases == 1:
-            return
         for step in self.steps:
             if releases * step.weight_pct > 100:
                 most = 100 // step.weight_pct
                 raise SettingsError(f"step {step.title} gives {step.weight_pct} % to each of {releases} releases: there is room for {most}")
+            if releases * step.weight_pct == 100 and self.live is not None and self.compares("live"):
+                raise SettingsError(
+                    f"step {step.title} leaves no user with the old version, and [live.objectives] compare with that: ask for limits alone"
+                )
+        if releases == 1:
+            return
         if self.warm_up.mirror_pct or any(step.mirror_pct for step in self.steps):
             raise SettingsError(f"plan {self.name} copies requests (mirror_pct), which go to one canary: try one release, or copy none")
 

@@ -170,3 +170,13 @@ def test_all_judges_of_a_rollout_together_never_risk_more_false_alarms_than_the_
     steps = sum(asked.judge(source, attempt).verdict().false_alarm for source in asked.sources for attempt in range(1, 40))
     held = sum(asked.holding_judge(number).verdict().false_alarm for number in range(1, 2000))
     assert 0.99 * 0.01 < len(asked.steps) * steps + held <= 0.01
+
+
+def test_a_step_without_live_traffic_is_judged_by_what_was_sent_and_a_large_one_beside_stable(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    traffic, synthetic, live = _sources(town)
+    asked = plan(live=LIVE, warm_up={"requests": 0}, inconclusive={"extend": 20, "then": "roll_back"})
+    record = roll_out(town, asked, traffic=traffic)
+    assert record.outcome == "promoted"
+    assert synthetic.begun == [("canary", "baseline")] * 3
+    assert live.begun == [("canary", "baseline"), ("canary", "stable")]

@@ -51,6 +51,7 @@ def test_replicas_hold_until_a_later_step_changes_them() -> None:
         (LEAST + "[objectives.error_increase]\nmax_points = -1\n", "max_points is -1"),
         ("name = ", "no TOML"),
         ('name = "x"\n[synthetic]\n', "step: Field required"),
+        ('name = "x"\n[live]\n[[step]]\nweight_pct = 5\n', "warm_up.requests is 300, and nobody sends them"),
     ],
 )
 def test_a_plan_with_a_mistake_is_refused_by_name(text: str, message: str) -> None:
@@ -73,3 +74,26 @@ def test_attempts_at_all_steps_together_never_risk_more_false_alarms_than_the_pl
 def test_weights_that_do_not_sum_up_are_impossible(weights: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="must sum up to 100"):
         Weights(*weights)
+
+
+def test_live_requests_are_compared_with_stable_where_the_baseline_has_none_and_not_at_all_where_the_canary_has_none() -> None:
+    asked = parse_plan(
+        'name = "x"\n[synthetic]\n[live]\n[[step]]\nweight_pct = 0\n[[step]]\nweight_pct = 10\n[[step]]\nweight_pct = 50\n', "plan.toml"
+    )
+    beside = [{source: arms[-1] for source, arms in asked.compared(step, ("canary",)).items()} for step in range(3)]
+    assert beside == [
+        {"synthetic": "baseline"},
+        {"synthetic": "baseline", "live": "baseline"},
+        {"synthetic": "baseline", "live": "stable"},
+    ]
+
+
+def test_a_step_without_a_user_of_the_old_version_takes_limits_alone() -> None:
+    text = 'name = "x"\n[synthetic]\n[live]\n{}[[step]]\nweight_pct = {}\n'
+    limits = "[live.objectives.error_limit]\nmax_error_pct = 1.0\n"
+    with pytest.raises(SettingsError, match="step 100 % leaves no user with the old version"):
+        parse_plan(text.format("", 100), "plan.toml").require_room(1)
+    with pytest.raises(SettingsError, match="step 50 % leaves no user with the old version"):
+        parse_plan(text.format("", 50), "plan.toml").require_room(2)
+    parse_plan(text.format("", 50), "plan.toml").require_room(1)
+    parse_plan(text.format(limits, 100), "plan.toml").require_room(1)
