@@ -112,11 +112,12 @@ class Prometheus:
         if not counts:
             raise Unavailable(f"Prometheus has no series {self._selector()}; labels of your own are `labels` in the plan's table [live]")
         seen = {arm: _grown(last.get(arm, {}), counts.get(arm, {})) for arm in self._arms}
-        if any(value < 0 for grown in seen.values() for value in grown.values()):
-            return {}  # a pod went, and its counts with it: what came in between is not known
-        *canaries, beside = (_requests(seen[arm], since_s, now_s) for arm in self._arms)
-        looks = zip(self._arms, canaries, strict=False)
-        return {arm: Look(Batch(canary=canary, baseline=beside)) for arm, canary in looks if len(canary) or len(beside)}
+        # Where counts shrank a pod went, and its counts with it: what came to this arm in between is not known.
+        known = {arm: _requests(grown, since_s, now_s) for arm, grown in seen.items() if min(grown.values(), default=0) >= 0}
+        beside = known.pop(self._arms[-1], None)
+        if beside is None:
+            return {}
+        return {arm: Look(Batch(canary=canary, baseline=beside)) for arm, canary in known.items() if len(canary) or len(beside)}
 
     def end(self) -> None:
         """Stop to watch."""

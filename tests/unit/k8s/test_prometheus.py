@@ -77,6 +77,23 @@ def test_counts_that_shrink_are_not_taken_for_requests() -> None:
     assert len(look.batch.canary) == 40
 
 
+def test_each_of_several_canaries_is_seen_beside_the_same_baseline_also_where_another_lost_a_pod() -> None:
+    def counts(**arms: int) -> dict[tuple[str, str, str], float]:
+        return {(arm.replace("_", "-"), "200", edge): count for arm, count in arms.items() for edge in ("0.01", "+Inf")}
+
+    clock = Clock()
+    source, answers = _source(clock)
+    source.begin(STEP, ("canary", "canary-2", "baseline"))
+    seen = []
+    for each in ({"canary": 100, "canary_2": 50, "baseline": 70}, {"canary": 110, "canary_2": 70, "baseline": 100},
+                 {"canary": 120, "canary_2": 20, "baseline": 110}, {"canary": 130, "canary_2": 60, "baseline": 40}):  # fmt: skip
+        answers.counts = counts(**each)
+        seen.append({arm: (len(look.batch.canary), len(look.batch.baseline)) for arm, look in source.look().items()})
+        clock.sleep(20)
+    assert seen == [{}, {"canary": (10, 30), "canary-2": (20, 30)}, {"canary": (10, 10)}, {}]
+    assert 'arm=~"canary|canary-2|baseline"' in answers.asked  # PromQL takes it for the whole label
+
+
 def test_a_limit_between_two_edges_is_refused_with_the_edges() -> None:
     source, answers = _source(Clock(), objectives={"quantile_limit": [{"quantile": 0.99, "limit_ms": 30.0}]})
     answers.counts = _counts(1, 1, 1)
