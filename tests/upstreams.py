@@ -92,16 +92,21 @@ class Caller:
 
 
 @contextmanager
-def asking(port: int, path: str = "/", pause_s: float = 0.0) -> Iterator[Counter[tuple[int, str]]]:
-    """Ask one request after the other, with a pause, until the block ends; counts by status and body."""
+def asking(port: int, path: str = "/", pause_s: float = 0.0, visit: int = 1) -> Iterator[Counter[tuple[int, str]]]:
+    """Ask one request after the other, with a pause, until the block ends; counts by status and body.
+
+    Cookies are sent back for `visit` requests, and then forgotten.
+    """
     counts: Counter[tuple[int, str]] = Counter()
     stop = threading.Event()
 
     def ask() -> None:
-        caller = Caller(port)
+        caller, cookie = Caller(port), ""
         while not stop.is_set():
-            answer = caller.get(path)
+            answer = caller.get(path, **({"cookie": cookie} if cookie else {}))
             counts[answer.status, answer.body] += 1
+            is_over = sum(counts.values()) % visit == 0
+            cookie = "" if is_over else answer.headers.get("set-cookie", cookie).partition(";")[0]
             time.sleep(pause_s)
         caller.close()
 
