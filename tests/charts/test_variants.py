@@ -77,7 +77,7 @@ def test_another_variant_is_another_job_and_changes_nothing_that_runs() -> None:
 
     one, other, both = ({"rollout.variants": tried} for tried in (VARIANTS[:1], VARIANTS[1:2], VARIANTS[:2]))
     assert len({name(each) for each in ({}, one, other, both)}) == 4
-    assert name({}) == name({"rollout.variants": []})
+    assert name({}) == name({"rollout.variants": []}) == name({"rollout.variants": None})  # as `--set rollout.variants=null` has it
     # What a variant does not say is stable's, while the canary has its own.
     inherited: Values = {**one, "canary.bundles": [{"source": "image", "path": "own"}]}
     assert name(inherited) != name({**inherited, "bundles": [{"source": "image", "path": "another"}]})

@@ -10,18 +10,15 @@ from k8s.errors import Refused
 from k8s.installation import Installation
 from k8s.rollout.ports import Arm
 from serving.contract.errors import SettingsError
-from tests.clusters import NAMES, Cluster, api_of, cluster
+from tests.charts.rendering import changed
+from tests.clusters import NAMES, Cluster, api_of, cluster, rollout_values
 
 FIRST, SECOND, OTHER = (f"registry.example/pilotage@sha256:{digit * 64}" for digit in "456")
 
 
 @pytest.fixture
 def here() -> Iterator[Cluster]:
-    with cluster() as installation:
-        data = installation.server.objects[NAMES.config_map(NAMES.rollout)]["data"]
-        data["canary-2.json"] = (
-            data["canary.json"].replace('"pilotage.dev/arm":"canary"', '"pilotage.dev/arm":"canary-2"').replace(FIRST, SECOND)
-        )
+    with cluster(changed(rollout_values(), {"rollout.variants": [{"image": {"digest": SECOND.partition("@")[2]}}]})) as installation:
         yield installation
 
 
