@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 from k8s.cluster.load_job import INDEX_ANNOTATION, JOB_LABEL
 from k8s.cluster.names import Names
+from k8s.local.processes import free_port
 from tests.api_server import ApiServer
 
 Object = dict[str, Any]
@@ -36,8 +38,6 @@ class Kubelet:
         Of the cluster, and what they are here.
     folder
         For what is mounted.
-    port
-        Of masters.
 
     Attributes
     ----------
@@ -45,9 +45,11 @@ class Kubelet:
         By the path of the pod.
     """
 
-    def __init__(self, server: ApiServer, names: Names, addresses: Mapping[str, str], folder: Path, port: int) -> None:
-        self._server, self._names, self._addresses, self._folder, self._port = server, names, addresses, folder, port
+    def __init__(self, server: ApiServer, names: Names, addresses: Mapping[str, str], folder: Path) -> None:
+        self._server, self._names, self._addresses, self._folder = server, names, addresses, folder
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        # As in a cluster, where each pod has an address of its own: workers of one Job never meet the master of another.
+        self._ports: defaultdict[str, int] = defaultdict(free_port)
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._readers: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -137,7 +139,7 @@ class Kubelet:
         return folders
 
     def _here(self, word: str, folders: Mapping[str, str]) -> str:
-        word = MASTER.sub(f"127.0.0.1:{self._port}", word)
+        word = MASTER.sub(lambda found: f"127.0.0.1:{self._ports[found[0]]}", word)
         for address, ours in self._addresses.items():
             word = re.sub(rf"{re.escape(address)}(?![\w.-])", ours, word)
         for folder, ours in folders.items():
@@ -173,9 +175,9 @@ def _end(process: subprocess.Popen[bytes], by: signal.Signals) -> None:
 
 
 @contextmanager
-def kubelet(server: ApiServer, names: Names, addresses: Mapping[str, str], folder: Path, port: int) -> Iterator[Kubelet]:
+def kubelet(server: ApiServer, names: Names, addresses: Mapping[str, str], folder: Path) -> Iterator[Kubelet]:
     """Run the pods of all Jobs until the block ends."""
-    running = Kubelet(server, names, addresses, folder, port)
+    running = Kubelet(server, names, addresses, folder)
     running.start()
     try:
         yield running

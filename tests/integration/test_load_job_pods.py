@@ -19,12 +19,13 @@ import pytest
 from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.load_job import JobTraffic
 from k8s.errors import Unavailable
-from k8s.local.processes import free_port
+from k8s.installation import Installation
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.jury import Jury
 from k8s.rollout.loading import Comparing
 from k8s.rollout.plan import Plan
 from k8s.rollout.ports import Arm
+from k8s.rollout.start import begin, held
 from tests.clusters import NAMES, Cluster, api_of, cluster
 from tests.integration.test_locust_run import MODEL
 from tests.kubelet import Kubelet, kubelet
@@ -102,11 +103,11 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     with ExitStack() as stack:
         here = stack.enter_context(cluster())
-        arms = {arm: stack.enter_context(service()) for arm in ARMS}
+        arms = {arm: stack.enter_context(service()) for arm in (*ARMS, "stable")}
         addresses = {f"http://{NAMES.arm(arm)}.models.svc": f"http://127.0.0.1:{server.server_port}" for arm, server in arms.items()}
         fleet = DeploymentFleet(api_of(here.server), NAMES)
         fleet.ensure("canary", fleet.releases()[0], 1)
-        pods = stack.enter_context(kubelet(here.server, NAMES, addresses, tmp_path, free_port()))
+        pods = stack.enter_context(kubelet(here.server, NAMES, addresses, tmp_path))
         yield World(here, arms, pods)
 
 
@@ -123,7 +124,7 @@ def asked(**synthetic: Any) -> Plan:
 
 def test_two_workers_and_their_master_give_both_arms_requests_to_the_judge(world: World) -> None:
     wanted = asked(workers=2)
-    traffic, jury = world.traffic(wanted), Jury(wanted, 1)
+    traffic, jury = world.traffic(wanted), Jury.of_step(wanted, 1)
     world.here.server.logs.cut_after = 20  # and the API server ends the connection all the time
     traffic.begin(wanted.steps[0], ARMS)
     counts = np.zeros(2, dtype=int)
@@ -151,7 +152,7 @@ def test_two_workers_and_their_master_give_both_arms_requests_to_the_judge(world
 
 def test_a_worker_that_dies_is_told_and_no_step_passes_by_its_load(world: World) -> None:
     wanted = asked(workers=2)
-    traffic, jury = world.traffic(wanted), Jury(wanted, 1)
+    traffic, jury = world.traffic(wanted), Jury.of_step(wanted, 1)
     traffic.begin(wanted.steps[0], ARMS)
     told: list[str] = []
 
@@ -196,3 +197,29 @@ def test_one_pod_sends_recorded_requests(world: World, tmp_path: Path) -> None:
     assert len(ids) > 10
     assert ids <= set(range(50))
     assert len(world.pods.processes) == 1
+
+
+def test_a_rollout_is_carried_to_its_end_by_the_load_of_its_jobs(world: World) -> None:
+    objectives = {
+        "quantile_ratio": {"quantile": 0.5, "tolerated_ratio": 2.0, "max_ratio": 10.0},
+        "error_increase": {"max_points": 20.0},
+        # A generator on a machine that does much else is late; this is not about the judge.
+        "policy": {"min_samples": 200, "planned_samples": 1000, "max_lag_ms": 5000},
+    }
+    wanted = plan(
+        synthetic={"rate_per_s": 120, "workers": 2},
+        warm_up={"requests": 50, "timeout_s": LIMIT_S},
+        objectives=objectives,
+        step=[{"weight_pct": 10, "samples": 5000, "timeout_s": LIMIT_S}],
+        times={"proven_s": 0, "poll_s": 0.2},
+    )
+    installation = Installation(NAMES, api_of(world.here.server))
+    made = installation.world(wanted, "engine")
+    with held(made.lease, made.clock):
+        record = begin(made, NAMES.name, wanted, installation.releases([], []), "engine").run()
+    assert record.outcome == "promoted", [record.why, *record.timeline]
+    assert [entry.what for entry in record.timeline].count("blind") == 0
+    jobs = {pod.rsplit("-", 2)[0] for pod in world.pods.processes}
+    assert len(jobs) == 2  # the warm-up's, and the step's
+    assert not [path for path in world.here.server.objects if path.startswith(f"{NAMES.jobs}/")]
+    assert min(len(world.arms[arm].bodies) for arm in ARMS) > 250
