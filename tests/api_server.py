@@ -23,6 +23,9 @@ from tests.api_watches import KINDS, Memory, Place
 
 Object = dict[str, Any]
 
+MAX_DATA_BYTES = 2**20
+"""Of a ConfigMap; what is larger is invalid."""
+
 MERGED_BY_NAME = ("containers", "initContainers", "volumes", "env")
 
 
@@ -167,6 +170,10 @@ class ApiServer:
             raise Refuse(409, "the object has been modified; please apply your changes to the latest version and try again")
 
     def _done(self, path: str, body: Object) -> Object:
+        if body.get("kind") == "ConfigMap" and sum(len(value.encode()) for value in (body.get("data") or {}).values()) > MAX_DATA_BYTES:
+            raise Refuse(
+                422, f'ConfigMap "{body["metadata"]["name"]}" is invalid: []: Too long: may not be more than {MAX_DATA_BYTES} bytes'
+            )
         done = self.put(path, copy.deepcopy(body))
         self.changed()
         return copy.deepcopy(done)

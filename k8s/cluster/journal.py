@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -93,10 +94,14 @@ class ConfigMapJournal:
 
     def _keep(self, found: Object | None, finished: Record) -> None:
         kept = [*_finished(found), finished][-MAX_FINISHED:]
-        texts = [record.to_json() for record in kept]
-        while len(texts) > 1 and sum(map(len, texts)) > MAX_HISTORY_BYTES:
-            texts.pop(0)
-        self._apply({"data": {HISTORY: json.dumps([json.loads(text) for text in texts])}}, HISTORY_MANAGER, found, force=True)
+        while len(_together(kept).encode()) > MAX_HISTORY_BYTES:
+            if len(kept) > 1:
+                kept.pop(0)
+            else:
+                kept, whole = [kept[0].within(MAX_HISTORY_BYTES - len("[]"))], kept
+                if kept == whole:
+                    break
+        self._apply({"data": {HISTORY: _together(kept)}}, HISTORY_MANAGER, found, force=True)
 
     def _apply(self, body: dict[str, Any], manager: str, found: Object | None, *, force: bool = False) -> None:
         metadata: Object = {"name": self._names.journal, "namespace": self._names.namespace} | body.get("metadata", {})
@@ -114,6 +119,10 @@ def _stored(found: Object | None) -> Stored | None:
 def _finished(found: Object | None) -> list[Record]:
     text = ((found or {}).get("data") or {}).get(HISTORY)
     return [Record.from_json(json.dumps(each)) for each in json.loads(text)] if text else []
+
+
+def _together(records: Sequence[Record]) -> str:
+    return json.dumps([json.loads(record.to_json()) for record in records], ensure_ascii=False)
 
 
 def _version(text: str) -> str:

@@ -9,7 +9,7 @@ from k8s.errors import Conflict, NotHeld
 from k8s.rollout.patience import Patience
 from k8s.rollout.phases import Cause, following, outcome_of
 from k8s.rollout.ports import Clock, Journal, Notice
-from k8s.rollout.record import Entry, Intent, Record
+from k8s.rollout.record import MAX_WORDS, Entry, Intent, Record, short
 
 Answer = TypeVar("Answer")
 
@@ -47,11 +47,12 @@ class Ledger:
                 phase=record.phase,
                 step=record.step_name,
                 what=what,
-                detail=detail,
+                detail=short(detail),
                 by=by,
                 weights=record.weights,
             )
             record = record.with_entry(entry)
+        record = record.within()
         self._version = self._patience.call(lambda: self._stored(record))
         self.record = record
         if entry is not None:
@@ -79,7 +80,7 @@ class Ledger:
 
     def move(self, cause: Cause, why: str, *, by: str = "engine", **changes: Any) -> None:
         """Go to the phase where a cause leads, in one write."""
-        before = self.record.phase
+        before, why = self.record.phase, short(why, MAX_WORDS - 100)  # the line names two phases besides
         outcome = outcome_of(before, cause) or self.record.outcome
         now_s = self._clock.now_s()
         after = following(before, cause)
