@@ -13,7 +13,7 @@ import numpy as np
 from k8s.rollout.disk import DiskJournal, DiskLease
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import ARMS, CANARIES, Arm, ArmState, Look, Release, Weights
+from k8s.rollout.ports import ARMS, CANARIES, Arm, ArmState, Copied, Look, Release, Weights
 from k8s.rollout.start import begin, held
 from k8s.rollout.world import World
 from loadtests.judge import Arm as Requests
@@ -119,8 +119,8 @@ class Town:
         for arm in CANARIES:
             assert not weights.of(arm) or self.arms.get(arm, {}).get("ready"), f"weight was given to {arm}, which is not there"
 
-    def mirror(self, pct: int) -> None:
-        self.do(f"mirror {pct}", effect=lambda: self.facts.update(mirror=pct))
+    def mirror(self, pct: int, to: Copied = "canary") -> None:
+        self.do(f"mirror {pct}" + (f" to the {to}" if pct and to != "canary" else ""), effect=lambda: self.facts.update(mirror=pct))
 
     def check_mirror(self, pct: int) -> str | None:
         self.before("check_mirror")

@@ -43,6 +43,10 @@ def upstream(name: str) -> Iterator[Upstream]:
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
+            if "transfer-encoding" in self.headers:
+                while size := int(self.rfile.readline(), 16):
+                    self.rfile.read(size + 2)
+                self.rfile.readline()
             self.do_GET()
 
         def _answer(self, status: int, body: bytes) -> None:

@@ -138,8 +138,9 @@ class JobTraffic:
         gap = self._log.gap()
         if gap is not None:
             raise Unavailable(gap)
+        answers = self._comparing.take()  # first, since it may have something to say
         chunks = self._log.take()
-        looks = looks_of(self._arms, chunks, self._comparing.take())
+        looks = looks_of(self._arms, chunks, answers)
         if chunks:
             self._heard_s = self._clock.now_s()
         elif not looks:

@@ -13,6 +13,7 @@ from k8s.local.processes import Processes
 from k8s.local.proxy import HEALTH_PATH, ensure_envoy
 from k8s.local.traffic import Generator, LocalTraffic, LocustLoad
 from k8s.rollout.clock import SystemClock
+from k8s.rollout.collector import Collector
 from k8s.rollout.comparing import read_bodies
 from k8s.rollout.disk import DiskJournal, DiskLease
 from k8s.rollout.loading import Comparing
@@ -21,7 +22,7 @@ from k8s.rollout.ports import Notice, Release
 from k8s.rollout.record import Record
 from k8s.rollout.start import begin, engine_name, held
 from k8s.rollout.world import World
-from k8s.routing.envoy_tables import LOOPBACK
+from k8s.routing.envoy_tables import ENGINE, LOOPBACK
 
 READY_LIMIT_S = 120.0
 """For the first version: a large model takes seconds, a laptop that is busy takes minutes."""
@@ -92,7 +93,8 @@ class Laptop:
         Parameters
         ----------
         requests_file
-            Recorded requests, to load with and to compare answers on; without it requests are made up, and answers are not compared.
+            Recorded requests, to load with, and to compare answers on unless the plan has live requests copied for that; without it
+            requests are made up.
         generator
             Who sends; Locust by default.
 
@@ -105,7 +107,8 @@ class Laptop:
         bodies = read_bodies(requests_file, limits.requests) if limits is not None and requests_file is not None else []
         workers = (plan.synthetic.workers if plan.synthetic else None) or 0
         load = generator or LocustLoad(self.host, plan, requests_file, processes=workers if workers > 1 else 0)
-        traffic = LocalTraffic(self._load, load, Comparing(self.host, limits, bodies))
+        collector = Collector(LOOPBACK, 0, lambda ports: self.router.point(ENGINE, ports)) if plan.collects else None
+        traffic = LocalTraffic(self._load, load, Comparing(self.host, limits, bodies, collector))
         return World(
             router=self.router,
             fleet=self.fleet,
@@ -113,7 +116,8 @@ class Laptop:
             journal=self.journal,
             lease=DiskLease(self.folder / "journal", engine),
             clock=SystemClock(),
-            answers=Plan.answers_judge if bodies else None,
+            answers=Plan.answers_judge if bodies or plan.collects else None,
+            collects=plan.collects,
             notices=notices,
         )
 

@@ -117,8 +117,8 @@ class LocalTraffic:
         if self._reader is None:
             return {}
         died = self._processes.find(NAME) is None and self._processes.exit_code(NAME) != 0  # before the files are read: they come first
+        answers = self._comparing.take()  # before those, since it may have something to say
         chunks = self._reader.new()
-        answers = self._comparing.take()
         if died and not chunks and not answers:
             code = self._processes.exit_code(NAME)
             raise Unavailable(f"the load generator ended with exit code {code}: {self._processes.tail(NAME)}")

@@ -78,7 +78,7 @@ class Analysis:
         if self._trial is None:
             if self._record.paused:
                 return
-            self._here.once("mirror", lambda: self._hands.mirror(step.mirror_pct))
+            self._here.once("mirror", lambda: self._hands.mirror(*plan.copies(step)))
             self._here.keep_weights()
             attempt = self._record.attempt + 1
             begun_s = self._clock.now_s()
@@ -152,6 +152,7 @@ class Analysis:
 
     def _passed(self, trial: Trial) -> None:
         plan, number, canaries = self._record.plan, self._record.step, self._record.canaries
+        self._end_copies()
         said = f"step {self._record.step_name}: {self._sentences(trial, canaries)}"
         kept: dict[str, Any] = {"by": "judge", "verdicts": (*self._record.verdicts, *self._judged(trial, canaries))}
         if number + 1 < len(plan.steps):
@@ -171,6 +172,7 @@ class Analysis:
         if record.extensions < rule.extend:
             self._ledger.save(what="extended", detail=why, by="judge", extensions=record.extensions + 1)
         elif rule.then == "hold":
+            self._end_copies()
             why += f" A person decides within {rule.hold_s:g} s"
             raise Turn(Cause.UNDECIDED, why, by="judge", conclusion="inconclusive", verdicts=(*record.verdicts, *kept))
         elif undecided:
@@ -178,6 +180,11 @@ class Analysis:
                 self._here.drop(arm, why, "inconclusive", by="judge", verdicts=self._judged(trial, [arm]))
         else:
             raise Turn(Cause.FAILED, why, by="judge", conclusion="inconclusive", verdicts=(*record.verdicts, *kept))
+
+    def _end_copies(self) -> None:
+        """Between steps the engine takes none."""
+        if self._record.plan.collects:
+            self._hands.mirror(0)
 
     def _judged(self, trial: Trial, canaries: Iterable[Arm]) -> tuple[Judged, ...]:
         at_s, record = self._clock.now_s(), self._record

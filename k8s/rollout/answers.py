@@ -41,8 +41,11 @@ class AnswerLimits(BaseModel):
 
     Attributes
     ----------
+    mirror_pct
+        Per cent of the live requests that go by weight which are copied to the engine while a step is judged: they are what is compared.
+        0: recorded requests are.
     requests
-        Requests to compare in a step: as many as recorded ones there are, at most this many.
+        Requests to compare in a step, at most.
     rate_per_s
         Requests to each of both in a second, beside those that the arms are loaded with.
     top_k
@@ -57,6 +60,7 @@ class AnswerLimits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    mirror_pct: int = Field(default=0, ge=0, le=100)
     requests: int = Field(default=2000, ge=200, le=100_000)
     rate_per_s: float = Field(default=40.0, gt=0, le=1000)
     top_k: int = Field(default=10, ge=1, le=1000)
@@ -97,7 +101,7 @@ class AnswersJudge:
         self._ratio = MeanRatio(sorted({*deciding, *around.tolist()}))
         shares = np.linspace(1 / GRID, 1.0, GRID)
         self._overlap = MeanRatio(sorted({limits.tolerated_overlap, limits.min_overlap, *shares.tolist()}))
-        self._risk, self._seen = risk, 0
+        self._risk, self._seen, self._note = risk, 0, ""
         self._draw = np.random.default_rng(CANDIDATE_SEED)
         self._failed: dict[str, Finding] = {}
 
@@ -121,6 +125,7 @@ class AnswersJudge:
         self._overlap.add(answers.overlap, np.ones(requests))
         self._scores.add(Batch(canary, baseline))
         self._seen += requests
+        self._note = answers.note
 
     def verdict(self) -> Verdict:
         """Judge what has come so far."""
@@ -134,9 +139,10 @@ class AnswersJudge:
         reasons = () if self._seen else ("no request was answered by both versions",)
         shown = [finding.sentence for finding in findings if finding.status == status]
         head = {"pass": "Same answers", "fail": "Other answers", "inconclusive": "Undecided about answers"}[status]
+        of = f" (of {self._note})" if self._note else ""
         return Verdict(
             status=status,
-            sentence=f"{head} after {self._seen:,} requests to both versions: {'; '.join([*reasons, *shown])}.",
+            sentence=f"{head} after {self._seen:,} requests to both versions{of}: {'; '.join([*reasons, *shown])}.",
             reasons=reasons,
             findings=tuple(findings),
             canary_samples=self._seen,

@@ -1,4 +1,4 @@
-"""Asks both versions the same recorded requests, one after the other, and keeps what they answered for the judge.
+"""Asks all versions the same requests, recorded ones or copies of live ones, and keeps what they answered for the judge.
 
 In a thread of its own, since it waits for answers most of the time; the engine takes what has come, and never waits. Each request is asked
 once: asked again, it would tell nothing new.
@@ -11,7 +11,7 @@ import json
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 
 from k8s.errors import Refused
 from k8s.rollout.answers import top_overlap
+from k8s.rollout.copies import Asked, for_all
 from k8s.rollout.ports import ARM_HEADER, Answers, Arm
 
 RANK_PATH = "/v1/rank"
@@ -50,11 +51,10 @@ def read_bodies(path: Path, most: int) -> list[bytes]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(_lines(file), 1):
-                document = json.loads(line)
-                if not isinstance(document, dict) or not document.get("candidates"):
+                body = for_all(json.loads(line))
+                if body is None:
                     raise Refused(f"{path}, line {number}: no ranking request, it has no candidates")
-                document.pop("top_k", None)
-                bodies.append(json.dumps(document).encode())
+                bodies.append(body)
                 if len(bodies) >= most:
                     break
     except (OSError, ValueError) as error:
@@ -71,25 +71,35 @@ def _lines(file: Any) -> Iterator[bytes]:
 
 
 class Comparer:
-    """Compares canaries with another arm, behind one address.
+    """Compares canaries with another arm.
 
     Parameters
     ----------
     host
-        Address of the proxy or gateway, ``http://…``.
-    bodies
-        Requests, each asked once.
+        Address of the proxy or gateway, ``http://…``, which tells arms by header.
+    asked
+        Requests, each asked once; may wait for the next.
     arms
         The canaries, and last what they are compared with.
     top_k
         Places of the ranking that are compared.
     rate_per_s
         Requests to each arm.
+    addresses
+        Where an arm is reached by itself.
     """
 
-    def __init__(self, host: str, bodies: Sequence[bytes], arms: Sequence[Arm], top_k: int, rate_per_s: float) -> None:
-        self._url = urllib.parse.urlsplit(host)
-        self._bodies, self._arms, self._top_k, self._pause_s = bodies, tuple(arms), top_k, 1 / rate_per_s
+    def __init__(
+        self,
+        host: str,
+        asked: Iterable[Asked],
+        arms: Sequence[Arm],
+        top_k: int,
+        rate_per_s: float,
+        addresses: Mapping[Arm, str] | None = None,
+    ) -> None:
+        self._urls = {arm: urllib.parse.urlsplit((addresses or {}).get(arm, host)) for arm in arms}
+        self._asked, self._arms, self._top_k, self._pause_s = asked, tuple(arms), top_k, 1 / rate_per_s
         self._found: dict[Arm, list[Pair]] = {}
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="compare answers", daemon=True)
@@ -109,10 +119,10 @@ class Comparer:
     def _run(self) -> None:
         due_s = time.monotonic()
         *canaries, beside = self._arms
-        for number, body in enumerate(self._bodies):
+        for number, asked in enumerate(self._asked):
             # Who is asked first changes: those after it may find caches warm.
             first = number % len(self._arms)
-            answers = {arm: self._ask(body, arm) for arm in (*self._arms[first:], *self._arms[:first])}
+            answers = {arm: self._ask(asked, arm) for arm in (*self._arms[first:], *self._arms[:first])}
             for canary in canaries:
                 pair = compare(answers[beside], answers[canary], self._top_k)
                 if pair is not None:
@@ -122,16 +132,25 @@ class Comparer:
             if self._stop.wait(max(due_s - time.monotonic(), 0.0) if None not in answers.values() else BACKOFF_S):
                 return
 
-    def _ask(self, body: bytes, arm: Arm) -> Scores | None:
-        """Scores by candidate, in falling order; None where there is no good answer: failures are counted by those who load the arms."""
-        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        with closing(kind(self._url.netloc, timeout=TIMEOUT_S)) as connection:
+    def _ask(self, asked: Asked, arm: Arm) -> Scores | None:
+        """Scores by candidate, in falling order; none where the request was refused, None where there is no good answer.
+
+        Failures are counted by those who load the arms.
+        """
+        url = self._urls[arm]
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        headers = {"content-type": "application/json", ARM_HEADER: arm}
+        if asked.authorization is not None:
+            headers["authorization"] = asked.authorization
+        with closing(kind(url.netloc, timeout=TIMEOUT_S)) as connection:
             try:
-                connection.request("POST", RANK_PATH, body, {"content-type": "application/json", ARM_HEADER: arm})
+                connection.request("POST", RANK_PATH, asked.body, headers)
                 answer = connection.getresponse()
                 content = answer.read()
+                if 400 <= answer.status < 500:  # the user's own mistake is no reason to wait
+                    return {}
                 return scores_of(json.loads(content)) if answer.status == 200 else None
-            except (OSError, ValueError, http.client.HTTPException):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException):
                 return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from k8s.errors import Conflict, Ignored, Refused, RolloutError
+from k8s.errors import Conflict, Ignored, NotHeld, Refused, RolloutError
 from k8s.rollout.analysis import Analysis
 from k8s.rollout.conditions import Conditions, Turn, because, runs
 from k8s.rollout.hands import Hands
@@ -79,6 +79,11 @@ class Engine:
                 self.tick()
                 if not self.record.is_over:
                     self._clock.sleep(self.record.plan.times.poll_s)
+        except NotHeld:  # another engine takes the copies now
+            raise
+        except BaseException:
+            self._hands.stop_copies()
+            raise
         finally:
             self._hands.end_traffic()
         return self.record

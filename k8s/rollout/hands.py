@@ -11,7 +11,7 @@ from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.phases import TRANSITIONS, Cause
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, ArmState, Look, Release, Source, Weights
+from k8s.rollout.ports import Arm, ArmState, Copied, Look, Release, Source, Weights
 from k8s.rollout.world import World
 
 Answer = TypeVar("Answer")
@@ -76,12 +76,19 @@ class Hands:
         write = self._world.router.write
         self._ledger.act("weights", str(weights), lambda: self.patiently(lambda: self._route(lambda: write(weights))), weights=weights)
 
-    def mirror(self, pct: int) -> None:
-        """Copy this share of live requests to the canary."""
+    def mirror(self, pct: int, to: Copied = "canary") -> None:
+        """Copy this share of the live requests that go by weight."""
         record = self._ledger.record
         if pct or record.mirror_pct or record.intent is not None:
             write = self._world.router.mirror
-            self._ledger.act("mirror", f"{pct} %", lambda: self.patiently(lambda: self._route(lambda: write(pct))), mirror_pct=pct)
+            said = f"{pct} % to the {to}" if pct else "0 %"
+            self._ledger.act("mirror", said, lambda: self.patiently(lambda: self._route(lambda: write(pct, to))), mirror_pct=pct)
+
+    def stop_copies(self) -> None:
+        """Have no copies sent to an engine that ends: some gateways fail requests whose copies have nowhere to go. The next begins anew."""
+        if self._ledger.record.mirror_pct and self._ledger.record.plan.collects:
+            with suppress(RolloutError):
+                self._world.router.mirror(0)
 
     def send_home(self) -> None:
         """All live traffic to stable, and no copies: the one state that is right before and after everything."""

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from k8s.rollout.answers import AnswerLimits, AnswersJudge
 from k8s.rollout.plan_tables import Health, Inconclusive, Live, Step, Synthetic, Table, Times, WarmUp, read_objectives
-from k8s.rollout.ports import Arm, Source, Weights
+from k8s.rollout.ports import Arm, Copied, Source, Weights
 from loadtests.judge import CANARY_OBJECTIVES, Judge, Objective, Policy
 from serving.contract.errors import SettingsError
 
@@ -35,7 +35,7 @@ class Plan(Table):
     max_drifts
         Times that the engine sets the weights right after somebody else changed them; then it rolls back.
     answers
-        What is asked of the answers that both versions give to the same recorded requests; None: they are not compared.
+        What is asked of the answers that both versions give to the same requests, recorded ones or copies; None: they are not compared.
     objectives
         Tables as of the judge (docs/judge.md), for synthetic requests; empty: what a canary is asked by default.
     steps
@@ -78,6 +78,11 @@ class Plan(Table):
         for before, after in zip(self.steps, self.steps[1:], strict=False):
             if after.weight_pct < before.weight_pct:
                 raise ValueError(f"step {after.title} has less weight than the one before, {before.weight_pct} %: weights only rise")
+        if self.collects and (self.warm_up.mirror_pct or any(step.mirror_pct for step in self.steps)):
+            raise ValueError(
+                "answers.mirror_pct copies requests to the engine, and mirror_pct of the warm-up or a step to the canary: a route has one"
+                " mirror, so choose one"
+            )
         if self.synthetic is None:
             unseen = [step.title for step in self.steps if not step.weight_pct]
             if unseen:
@@ -94,6 +99,17 @@ class Plan(Table):
     def sources(self) -> tuple[Source, ...]:
         """Where requests come from."""
         return tuple(source for source in ("synthetic", "live") if getattr(self, source) is not None)
+
+    @property
+    def collects(self) -> bool:
+        """Whether live requests are copied to the engine, which compares the answers of all arms."""
+        return self.answers is not None and self.answers.mirror_pct > 0
+
+    def copies(self, step: Step) -> tuple[int, Copied]:
+        """Return the per cent of live requests that are copied while a step is judged, and to whom."""
+        if self.answers is not None and self.answers.mirror_pct:
+            return self.answers.mirror_pct, "engine"
+        return step.mirror_pct, "canary"
 
     @property
     def beside(self) -> Arm:

@@ -28,6 +28,9 @@ CANARIES = ARMS[2:]
 
 Source = Literal["synthetic", "live"]
 
+Copied = Literal["canary", "engine"]
+"""Who gets copies of live requests: the canary, so that it has load; or the engine, which asks all arms and compares their answers."""
+
 ARM_HEADER = "x-pilotage-arm"
 """Header whose value, the name of an arm, sends a request to this arm whatever the weights are."""
 
@@ -152,12 +155,15 @@ class Answers:
         ``(P,) int64``, candidates of each request; at least one.
     overlap
         ``(P,) float64``, share of the top k of each request that both have.
+    note
+        Where the requests came from so far, for the verdict; empty: nothing to say.
     """
 
     stable_scores: NDArray[float64]
     canary_scores: NDArray[float64]
     sizes: NDArray[int64]
     overlap: NDArray[float64]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ class Look:
     batch
         Requests for the judge: the canary's, and those of the arm it is compared with.
     answers
-        Mirrored requests answered by both; None where none were compared.
+        Requests answered by both; None where none were compared.
     """
 
     batch: Batch
@@ -187,8 +193,8 @@ class Router(Protocol):
         """Set all weights in one step; returns when whoever routes has taken them, which may be some seconds before requests go by them."""
         ...
 
-    def mirror(self, pct: int) -> None:
-        """Copy this share of live requests to the canary and drop its answers; 0 copies none."""
+    def mirror(self, pct: int, to: Copied = "canary") -> None:
+        """Copy this share of the live requests that go by weight, and drop the answers; 0 copies none."""
         ...
 
     def check_mirror(self, pct: int) -> str | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from k8s.errors import NotHeld, Refused, RolloutError, Settled
+from k8s.errors import NotHeld, Refused, RolloutError, Settled, Unfit
 from k8s.rollout.engine import Engine
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
@@ -157,7 +157,7 @@ def put_back(world: World, record: Record, name: str) -> Record:
     Going back loads nothing, and looks at no traffic: what the record's plan would look at need not be set up.
     """
     traffic = {source: world.traffic.get(source, Silence()) for source in record.plan.sources}
-    return go_on(replace(world, traffic=traffic, answers=None), name).run()
+    return go_on(replace(world, traffic=traffic, answers=None, collects=True), name).run()
 
 
 def _engine(world: World, stored: Stored, name: str, key: str | None = None) -> Engine:
@@ -172,7 +172,7 @@ def _engine(world: World, stored: Stored, name: str, key: str | None = None) -> 
 def _check_mirror(world: World, plan: Plan) -> str | None:
     """What is not known of the router's copying, in words; nothing where the plan copies nothing, or all is known."""
     steps = [plan.warm_up.as_step(), *plan.steps] if plan.warm_up.requests else plan.steps
-    shares = [step.mirror_pct for step in steps if step.mirror_pct]
+    shares = [share for step in steps if (share := plan.copies(step)[0])]
     return world.router.check_mirror(min(shares)) if shares else None
 
 
@@ -180,6 +180,11 @@ def _check_sources(world: World, plan: Plan) -> None:
     missing = [source for source in plan.sources if source not in world.traffic]
     if missing:
         raise Refused(f"the plan looks at {', '.join(missing)} traffic, which is not set up here")
+    if plan.collects and not world.collects:
+        raise Unfit(
+            "the plan compares answers to copies of live requests (answers.mirror_pct), which do not reach this engine: let the chart's Job"
+            " run the rollout (rollout.job.enabled), or compare recorded requests (mirror_pct = 0, --requests-file)"
+        )
 
 
 def _require_fit(world: World, plan: Plan, releases: Sequence[Release]) -> None:

@@ -20,6 +20,8 @@ class World:
         For each source of the plan.
     answers
         Makes the judge of answers; None where none are compared.
+    collects
+        Whether this engine takes copies of live requests.
     """
 
     router: Router
@@ -29,6 +31,7 @@ class World:
     lease: Lease
     clock: Clock
     answers: AnswerJudges | None = None
+    collects: bool = False
     notices: Sequence[Notice] = ()
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from k8s.errors import Refused, Unavailable
-from k8s.rollout.ports import ARMS, Arm, Weights
+from k8s.rollout.ports import ARMS, Arm, Copied, Weights
 from k8s.routing.envoy_admin import Admin
-from k8s.routing.envoy_tables import ROUTES_FILE, Split, endpoints, endpoints_file, routes, split_of
+from k8s.routing.envoy_tables import ENGINE, ROUTES_FILE, Cluster, Split, endpoints, endpoints_file, routes, split_of
 from serving.contract.files import write_bytes
 
 IN_FORCE_LIMIT_S = 5.0
@@ -42,9 +42,9 @@ class EnvoyRouter:
         """Write the files that Envoy must find when it starts and that are not there yet: all traffic to stable, which is nowhere."""
         if not (self.folder / ROUTES_FILE).exists():
             self._put(ROUTES_FILE, routes(Split()))
-        for arm in ARMS:
-            if not (self.folder / endpoints_file(arm)).exists():
-                self._put(endpoints_file(arm), endpoints(arm, ()))
+        for name in (*ARMS, ENGINE):
+            if not (self.folder / endpoints_file(name)).exists():
+                self._put(endpoints_file(name), endpoints(name, ()))
 
     def read(self) -> Weights:
         """Weights in force, as Envoy says.
@@ -72,9 +72,9 @@ class EnvoyRouter:
         """
         self._change(replace(self._wanted(), weights=weights))
 
-    def mirror(self, pct: int) -> None:
-        """Copy this share of live requests to the canary and drop its answers; raises as `write` does."""
-        self._change(replace(self._wanted(), mirror_pct=pct))
+    def mirror(self, pct: int, to: Copied = "canary") -> None:
+        """Copy this share of live requests and drop the answers; raises as `write` does."""
+        self._change(replace(self._wanted(), mirror_pct=pct, mirror_to=to))
 
     def check_mirror(self, pct: int) -> None:
         """Envoy copies any share."""
@@ -90,22 +90,22 @@ class EnvoyRouter:
         """Keep users with their arm, by a cookie, or do not; raises as `write` does."""
         self._change(replace(self._wanted(), sticky=sticky))
 
-    def ports(self, arm: Arm) -> list[int]:
-        """Ports that an arm is wanted to have."""
-        file = self._read(endpoints_file(arm))
+    def ports(self, cluster: Cluster) -> list[int]:
+        """Ports that an arm is wanted to have, or where copies go."""
+        file = self._read(endpoints_file(cluster))
         try:
             hosts = file["resources"][0]["endpoints"][0]["lb_endpoints"]
             return [int(host["endpoint"]["address"]["socket_address"]["port_value"]) for host in hosts]
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise Refused(f"{self.folder / endpoints_file(arm)} is not a file of ours ({error!r}): let nobody else write it") from error
+            raise Refused(f"{self.folder / endpoints_file(cluster)} is not a file of ours ({error!r}): let nobody else write it") from error
 
-    def point(self, arm: Arm, ports: Sequence[int]) -> None:
-        """Send an arm's requests to these ports of loopback; return when no other port gets a new one. Raises as `write` does."""
-        document = endpoints(arm, ports)
-        self._put(endpoints_file(arm), document)
+    def point(self, cluster: Cluster, ports: Sequence[int]) -> None:
+        """Send an arm's requests, or copies, to these ports of loopback; return when no other gets new ones. Raises as `write` does."""
+        document = endpoints(cluster, ports)
+        self._put(endpoints_file(cluster), document)
         _until(
-            lambda: self.admin.endpoints_version(arm) == document["version_info"],
-            f"Envoy did not take {self.folder / endpoints_file(arm)} within {IN_FORCE_LIMIT_S:.0f} s; see its log beside it",
+            lambda: self.admin.endpoints_version(cluster) == document["version_info"],
+            f"Envoy did not take {self.folder / endpoints_file(cluster)} within {IN_FORCE_LIMIT_S:.0f} s; see its log beside it",
         )
 
     def healthy(self, arm: Arm) -> set[int]:

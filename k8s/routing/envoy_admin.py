@@ -11,7 +11,7 @@ from typing import Any
 
 from k8s.errors import Unavailable
 from k8s.rollout.ports import Arm
-from k8s.routing.envoy_tables import LISTENER, TABLE
+from k8s.routing.envoy_tables import LISTENER, TABLE, Cluster
 
 TIMEOUT_S = 2.0
 """The admin interface answers from Envoy's main thread, which carries no requests: milliseconds."""
@@ -56,9 +56,9 @@ class Admin:
                 return {_port(host): _healthy(host["health_status"]) for host in cluster.get("host_statuses", [])}
         return {}
 
-    def endpoints_version(self, arm: Arm) -> str | None:
+    def endpoints_version(self, cluster: Cluster) -> str | None:
         """Version of the endpoints file in force."""
-        return self._stat(f"cluster.{arm}.version_text").strip('"') or None
+        return self._stat(f"cluster.{cluster}.version_text").strip('"') or None
 
     def rejected_tables(self) -> int:
         """How many route tables Envoy has refused since it started."""

@@ -18,11 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from k8s.errors import Refused
-from k8s.rollout.ports import ARM_HEADER, ARMS, CANARIES, Arm, Weights
+from k8s.rollout.ports import ARM_HEADER, ARMS, CANARIES, Arm, Copied, Weights
 
 LOOPBACK = "127.0.0.1"
 LISTENER, TABLE, LIVE = "ingress", "arms", "live"
 ROUTES_FILE, BOOTSTRAP_FILE = "routes.json", "bootstrap.json"
+
+ENGINE: Copied = "engine"
+"""Cluster of the engine, which takes copies while it listens for them."""
+
+Cluster = Arm | Copied
+"""Who requests are sent to: an arm, or the engine."""
 
 SPLIT_ORDER: tuple[Arm, ...] = (*CANARIES, "baseline", "stable")
 """Order of the weighted clusters. A user's hash falls into the same place whatever the weights are, so who is with the canary stays with it
@@ -42,6 +48,9 @@ CHECK_INTERVAL_S = 1
 
 MAX_CONCURRENT = 4096
 """Requests and connections to an arm at a time: more than a laptop serves, so that waiting happens in the service, which sheds by time."""
+
+MAX_COPIES = 64
+"""On their way to the engine at a time: beyond it they are dropped, so that an engine that hangs holds none of the proxy's memory."""
 
 RETRIES = {
     # Nothing of the request was sent, so nothing can have been computed twice, and an overloaded or failing version is not asked again:
@@ -67,13 +76,16 @@ class Split:
     Attributes
     ----------
     mirror_pct
-        Share of live requests that is copied to the canary.
+        Share of live requests that is copied.
+    mirror_to
+        To whom.
     sticky
         Whether a user stays with an arm, by a cookie.
     """
 
     weights: Weights = field(default_factory=Weights)
     mirror_pct: int = 0
+    mirror_to: Copied = "canary"
     sticky: bool = False
 
     def __post_init__(self) -> None:
@@ -110,7 +122,9 @@ def routes(split: Split) -> dict[str, Any]:
     }
     if split.mirror_pct:
         share = {"default_value": {"numerator": split.mirror_pct, "denominator": "HUNDRED"}}
-        live["request_mirror_policies"] = [{"cluster": "canary", "runtime_fraction": share, "disable_shadow_host_suffix_append": True}]
+        live["request_mirror_policies"] = [
+            {"cluster": split.mirror_to, "runtime_fraction": share, "disable_shadow_host_suffix_append": True}
+        ]
     unforced = [{"name": LIVE, "match": {"prefix": "/"}, "route": live}]
     if split.sticky:
         unforced = _sticky(live)
@@ -154,26 +168,27 @@ def split_of(table: Mapping[str, Any]) -> Split:
         shares = {each["name"]: int(each.get("weight", 0)) for each in live["weighted_clusters"]["clusters"]}
         mirrors = live.get("request_mirror_policies", [])
         pct = mirrors[0]["runtime_fraction"]["default_value"]["numerator"] if mirrors else 0
-        return Split(Weights.shared(shares), int(pct), sticky=bool(live["weighted_clusters"].get("use_hash_policy")))
+        to: Copied = ENGINE if mirrors and mirrors[0]["cluster"] == ENGINE else "canary"
+        return Split(Weights.shared(shares), int(pct), to, sticky=bool(live["weighted_clusters"].get("use_hash_policy")))
     except (KeyError, IndexError, StopIteration, TypeError, ValueError) as error:
         raise Refused(f"the proxy's route table is not one of ours ({error!r}): let nobody else write it") from error
 
 
-def endpoints(arm: Arm, ports: Sequence[int]) -> dict[str, Any]:
-    """Where an arm's processes listen."""
+def endpoints(cluster: Cluster, ports: Sequence[int]) -> dict[str, Any]:
+    """Where an arm's processes listen, or the engine."""
     hosts = [{"endpoint": {"address": _address(port)}} for port in sorted(ports)]
     return _versioned(
         {
             "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            "cluster_name": arm,
+            "cluster_name": cluster,
             "endpoints": [{"lb_endpoints": hosts}],
         }
     )
 
 
-def endpoints_file(arm: Arm) -> str:
-    """Name of the file with an arm's endpoints."""
-    return f"endpoints-{arm}.json"
+def endpoints_file(cluster: Cluster) -> str:
+    """Name of the file with an arm's endpoints, or the engine's."""
+    return f"endpoints-{cluster}.json"
 
 
 def bootstrap(folder: Path, port: int, health_path: str) -> dict[str, Any]:
@@ -195,16 +210,14 @@ def bootstrap(folder: Path, port: int, health_path: str) -> dict[str, Any]:
     return {
         "node": {"id": "pilotage-local", "cluster": "pilotage-local"},
         "admin": {"address": _address(0)},
-        "static_resources": {"listeners": [listener], "clusters": [_cluster(arm, folder, health_path) for arm in ARMS]},
+        "static_resources": {
+            "listeners": [listener],
+            "clusters": [*(_arm(arm, folder, health_path) for arm in ARMS), _cluster(ENGINE, folder, MAX_COPIES)],
+        },
     }
 
 
-def _cluster(arm: Arm, folder: Path, health_path: str) -> dict[str, Any]:
-    options = {
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "common_http_protocol_options": {"idle_timeout": f"{UPSTREAM_IDLE_S}s"},
-        "explicit_http_config": {"http_protocol_options": {}},
-    }
+def _arm(arm: Arm, folder: Path, health_path: str) -> dict[str, Any]:
     check = {
         "timeout": f"{CHECK_INTERVAL_S}s",
         "interval": f"{CHECK_INTERVAL_S}s",
@@ -214,16 +227,26 @@ def _cluster(arm: Arm, folder: Path, health_path: str) -> dict[str, Any]:
         "unhealthy_threshold": 3,
         "http_health_check": {"path": health_path},
     }
-    most = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), MAX_CONCURRENT)
-    return {
-        "name": arm,
-        "type": "EDS",
-        "eds_cluster_config": {"eds_config": _watched(folder / endpoints_file(arm))},
-        "connect_timeout": "1s",
-        "lb_policy": "LEAST_REQUEST",
+    return _cluster(arm, folder, MAX_CONCURRENT) | {
         "health_checks": [check],
         # Who is taken out of the file gets no new request from then on, healthy or not; what it is answering is waited for.
         "ignore_health_on_host_removal": True,
+    }
+
+
+def _cluster(name: Cluster, folder: Path, concurrent: int) -> dict[str, Any]:
+    options = {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "common_http_protocol_options": {"idle_timeout": f"{UPSTREAM_IDLE_S}s"},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+    most = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), concurrent)
+    return {
+        "name": name,
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": _watched(folder / endpoints_file(name))},
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
         # Without the first, an arm of which no process is healthy would be sent requests. Without the second, workers hear of a
         # check up to 1 s after the admin interface tells it, and taking the old process out in between leaves them with none.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},

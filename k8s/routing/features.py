@@ -51,8 +51,8 @@ def check_mirror(api: Api, namespace: str, parents: list[Object], pct: int) -> s
         missing = sorted(wanted - features)
         if missing:
             raise Unfit(
-                f"the plan copies requests to the canary, and gateway {gateway} cannot: {described} has no {' and no '.join(missing)}"
-                " among its features; set mirror_pct to 0 in the warm-up and all steps, or use a gateway that mirrors"
+                f"the plan copies requests, and gateway {gateway} cannot: {described} has no {' and no '.join(missing)} among its features;"
+                " set mirror_pct to 0 in answers, the warm-up and all steps, or use a gateway that mirrors"
             )
     if not unknown:
         return None

@@ -14,7 +14,7 @@ from k8s.cluster.api import Api, Object
 from k8s.cluster.belonging import owners
 from k8s.cluster.names import Names
 from k8s.errors import Ignored, Refused, Unavailable
-from k8s.rollout.ports import ARMS, Arm, Weights
+from k8s.rollout.ports import ARMS, Arm, Copied, Weights
 from k8s.routing.features import check_mirror
 
 MIRROR = "RequestMirror"
@@ -38,14 +38,17 @@ class GatewayRouter:
     def write(self, weights: Weights) -> None:
         """Set all weights in one write; done when every gateway has accepted it. Traefik takes it up to 2 s later."""
         found = self._api.get(self._names.route)
-        self._apply(found, weights, self._mirror_pct(found))
+        self._apply(found, weights, _mirrors(found))
 
-    def mirror(self, pct: int) -> None:
-        """Copy a share of the requests that go by weight to the canary."""
+    def mirror(self, pct: int, to: Copied = "canary") -> None:
+        """Copy a share of the requests that go by weight."""
         if not 0 <= pct <= 100:
             raise Refused(f"{pct} % of the requests cannot be mirrored: give 0 to 100")
         found = self._api.get(self._names.route)
-        self._apply(found, Weights() if found is None else self._weights_of(found), pct)
+        # All of them is what a gateway does that knows no shares.
+        share = {} if pct == 100 else {"percent": pct}
+        mirror = {"type": MIRROR, "requestMirror": {"backendRef": self._backend(to), **share}}
+        self._apply(found, Weights() if found is None else self._weights_of(found), [mirror] if pct else [])
 
     def check_mirror(self, pct: int) -> str | None:
         """Ask the classes of the route's gateways whether they can copy requests; see `k8s.routing.features`."""
@@ -59,7 +62,14 @@ class GatewayRouter:
         """Delete the route, which is not needed any more."""
         self._api.delete(self._names.route)
 
-    def _apply(self, found: Object | None, weights: Weights, mirror_pct: int) -> None:
+    def _backend(self, to: Copied) -> Object:
+        """Who gets copies: the canary's Service, or that of the chart's Job, in which the engine is."""
+        refs = self._made()["spec"]["rules"][-1]["backendRefs"]
+        canary = next(ref for ref in refs if self._arm_of(ref) == "canary")
+        known = {key: canary[key] for key in ("group", "kind", "name", "port") if key in canary}
+        return known if to == "canary" else known | {"name": self._names.rollout}
+
+    def _apply(self, found: Object | None, weights: Weights, mirrors: list[Object]) -> None:
         own = ((found or {}).get("metadata", {}).get("annotations") or {}).get(COOKIES) or secrets.token_hex(3)
         body = self._made(own)
         body["metadata"]["annotations"] = {COOKIES: own}
@@ -76,13 +86,7 @@ class GatewayRouter:
         if sum(ref["weight"] for ref in rule["backendRefs"]) != 100:
             arms = ", ".join(self._arm_of(ref) for ref in rule["backendRefs"])
             raise Refused(f"{weights}: the chart has prepared {arms} alone; further canaries are rollout.variants of its values")
-        filters = [each for each in rule.get("filters") or [] if each.get("type") != MIRROR]
-        if mirror_pct:
-            canary = next(ref for ref in rule["backendRefs"] if self._arm_of(ref) == "canary")
-            copied = {key: canary[key] for key in ("group", "kind", "name", "port") if key in canary}
-            # All of them is what a gateway does that knows no shares.
-            share = {} if mirror_pct == 100 else {"percent": mirror_pct}
-            filters.append({"type": MIRROR, "requestMirror": {"backendRef": copied, **share}})
+        filters = [*(each for each in rule.get("filters") or [] if each.get("type") != MIRROR), *mirrors]
         rule.pop("filters", None)
         if filters:
             rule["filters"] = filters
@@ -132,10 +136,11 @@ class GatewayRouter:
                 return arm
         raise Refused(f"HTTPRoute {self._names.rollout} sends to {ref['name']}, which is no arm of {self._names.name}")
 
-    @staticmethod
-    def _mirror_pct(route: Object | None) -> int:
-        filters = (route or {"spec": {"rules": [{}]}})["spec"]["rules"][-1].get("filters") or []
-        return next((int(each["requestMirror"].get("percent", 100)) for each in filters if each.get("type") == MIRROR), 0)
+
+def _mirrors(route: Object | None) -> list[Object]:
+    """Filters that copy requests, as they are."""
+    filters = (route or {"spec": {"rules": [{}]}})["spec"]["rules"][-1].get("filters") or []
+    return [each for each in filters if each.get("type") == MIRROR]
 
 
 def _by_cookie(rule: Object) -> bool:

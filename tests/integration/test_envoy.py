@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +17,8 @@ import pytest
 from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes, free_port
 from k8s.local.proxy import NAME, ensure_envoy
+from k8s.rollout.collector import Collector
+from k8s.rollout.copies import Asked
 from k8s.rollout.ports import ARMS, Arm, Weights
 from k8s.routing.envoy import EnvoyRouter
 from tests.upstreams import Caller, Upstream, asking, upstream
@@ -113,6 +118,49 @@ def test_forced_requests_are_not_mirrored(rig: Rig, caller: Caller) -> None:
         caller.get(x_pilotage_arm="baseline")
     caller.get(x_pilotage_arm="canary")
     assert rig.arms["canary"].requests == before + 1
+
+
+def test_copies_go_to_the_engine_while_it_listens_and_users_notice_nothing_of_it(rig: Rig, caller: Caller) -> None:
+    canary = rig.arms["canary"].requests
+    rig.router.mirror(100, "engine")
+    assert (rig.router.split().mirror_pct, rig.router.split().mirror_to) == (100, "engine")
+    assert {(answer.status, answer.body) for answer in (caller.get() for _ in range(20))} == {(200, "stable")}  # it listens nowhere
+    collector = Collector("127.0.0.1", 0, lambda ports: rig.router.point("engine", ports))
+    copies = collector.begin()
+    try:
+        sent = json.dumps({"candidates": [{"id": 1}], "more": "x" * 100_000}).encode()
+        for chunked in (False, True):
+            rank(rig.port, sent, chunked)
+        first, second = copies.draw(2)
+        assert first == second == Asked(sent, "Bearer one")
+    finally:
+        collector.end()
+    assert rank(rig.port, sent, False) == (200, "stable")
+    assert rig.arms["canary"].requests == canary
+    rig.router.mirror(0)
+    assert (rig.router.split().mirror_pct, rig.router.split().mirror_to) == (0, "canary")
+
+
+def test_an_engine_that_was_killed_or_hangs_holds_up_nobody(rig: Rig, caller: Caller) -> None:
+    rig.router.mirror(100, "engine")
+    gone = free_port()
+    rig.router.point("engine", [gone])
+    assert {(answer.status, answer.body) for answer in (caller.get() for _ in range(20))} == {(200, "stable")}
+    with socket.create_server(("127.0.0.1", gone), backlog=1):  # takes connections, and never answers
+        assert {(answer.status, answer.body) for answer in (caller.get() for _ in range(200))} == {(200, "stable")}
+    rig.router.point("engine", [])
+
+
+def rank(port: int, body: bytes, chunked: bool) -> tuple[int, str]:
+    """Ask as a user does, with a token."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        headers = {"content-type": "application/json", "authorization": "Bearer one"}
+        connection.request("POST", "/v1/rank", iter([body[:7], body[7:]]) if chunked else body, headers, encode_chunked=chunked)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
 
 
 def test_a_user_of_the_canary_stays_with_it_while_its_weight_grows(rig: Rig, caller: Caller) -> None:

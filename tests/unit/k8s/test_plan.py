@@ -49,6 +49,9 @@ def test_replicas_hold_until_a_later_step_changes_them() -> None:
         (LEAST + "[live.objectives.not_slower]\n", "cannot be judged by counts"),
         (LEAST + "[objectives.p99]\n", "unknown tables p99"),
         (LEAST + "[objectives.error_increase]\nmax_points = -1\n", "max_points is -1"),
+        (LEAST + "mirror_pct = 5\n[answers]\nmirror_pct = 5\n", "a route has one mirror"),
+        (LEAST + "[answers]\nmirror_pct = 5\n[warm_up]\nmirror_pct = 5\n", "a route has one mirror"),
+        (LEAST + "[answers]\nmirror_pct = 101\n", "answers.mirror_pct: Input should be less than or equal to 100"),
         ("name = ", "no TOML"),
         ('name = "x"\n[synthetic]\n', "step: Field required"),
         ('name = "x"\n[live]\n[[step]]\nweight_pct = 5\n', "warm_up.requests is 300, and nobody sends them"),
@@ -97,3 +100,17 @@ def test_a_step_without_a_user_of_the_old_version_takes_limits_alone() -> None:
         parse_plan(text.format("", 50), "plan.toml").require_room(2)
     parse_plan(text.format("", 50), "plan.toml").require_room(1)
     parse_plan(text.format(limits, 100), "plan.toml").require_room(1)
+
+
+def test_copies_go_to_the_engine_or_to_the_canary_or_to_nobody() -> None:
+    def copies(text: str) -> tuple[int, str]:
+        plan = parse_plan(LEAST + text, "plan.toml")
+        return plan.copies(plan.steps[0])
+
+    assert copies("[answers]\nmirror_pct = 7\n") == (7, "engine")
+    assert copies("mirror_pct = 7\n[answers]\n") == (7, "canary")
+    assert copies("") == (0, "canary")
+
+
+def test_several_releases_may_be_compared_on_copies_which_go_to_none_of_them() -> None:
+    parse_plan(LEAST + "[answers]\nmirror_pct = 7\n", "plan.toml").require_room(3)
