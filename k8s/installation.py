@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
@@ -23,8 +23,9 @@ from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes
 from k8s.local.traffic import LocalTraffic, LocustLoad
 from k8s.rollout.clock import SystemClock
+from k8s.rollout.collector import Collector
 from k8s.rollout.comparing import read_bodies
-from k8s.rollout.loading import Comparing
+from k8s.rollout.loading import Compared, Comparing
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Synthetic, Times
@@ -107,9 +108,15 @@ class Installation:
         gateway: str | None = None,
         prometheus: PrometheusAccess | None = None,
         requests_file: Path | None = None,
+        collect_at: str | None = None,
         notices: Sequence[Notice] = (),
     ) -> World:
         """Return what an engine acts on.
+
+        Parameters
+        ----------
+        collect_at
+            ``HOST:PORT`` where copies of live requests reach this engine, which the chart's Job says of its own pod; None: they do not.
 
         Raises
         ------
@@ -117,17 +124,25 @@ class Installation:
             Recorded requests cannot be read, the chart prepared no Job to load the arms, or nobody said where Prometheus is.
         """
         traffic: dict[Source, Traffic] = {}
+        collector = Collector.at(collect_at) if collect_at is not None else None
+        if not plan.collects:
+            collector = None
         bodies = read_bodies(requests_file, plan.answers.requests) if plan.answers is not None and requests_file is not None else []
-        if bodies and gateway is None:
-            raise Refused("answers are compared through the gateway: give its address (--gateway)")
+        if bodies and gateway is None and collect_at is None:
+            raise Refused("answers are compared through the gateway: give its address (--gateway); the chart's Job needs none")
+        host = gateway or address(self.names, "stable")
+        addresses: dict[Arm, str] = {} if gateway else {arm: address(self.names, arm) for arm in ARMS}
+        comparing = Comparing(host, plan.answers, bodies, collector, addresses)
         if plan.synthetic is not None:
-            traffic["synthetic"] = self._load(plan, plan.synthetic, gateway, requests_file, bodies)
+            traffic["synthetic"] = self._load(plan, plan.synthetic, host, addresses, requests_file, comparing)
         if plan.live is not None:
             access = prometheus or PrometheusAccess("")
             access = replace(access, url=plan.live.prometheus or access.url)
             if not access.url:
                 raise Refused("the plan judges live traffic: give the address of Prometheus (--prometheus)")
             traffic["live"] = Prometheus(access, plan.live, self.names, self._clock)
+            if plan.synthetic is None and (bodies or collector is not None):
+                traffic["live"] = Compared(traffic["live"], comparing)
         return World(
             router=GatewayRouter(self._api, self.names),
             fleet=self.fleet,
@@ -135,17 +150,15 @@ class Installation:
             journal=self.journal,
             lease=ClusterLease(self._api, self.names, self._clock, engine),
             clock=self._clock,
-            answers=Plan.answers_judge if bodies else None,
+            answers=Plan.answers_judge if bodies or collector is not None else None,
+            collects=collector is not None,
             notices=[*notices, EventNotice(self._api, self.names)],
         )
 
     def _load(
-        self, plan: Plan, asked: Synthetic, gateway: str | None, requests_file: Path | None, bodies: Sequence[bytes]
+        self, plan: Plan, asked: Synthetic, host: str, addresses: Mapping[Arm, str], requests_file: Path | None, comparing: Comparing
     ) -> LocalTraffic | JobTraffic:
         """Return who sends the requests of a step: a Job near the service, or this process."""
-        host = gateway or address(self.names, "stable")
-        addresses: dict[Arm, str] = {} if gateway else {arm: address(self.names, arm) for arm in ARMS}
-        comparing = Comparing(host, plan.answers, bodies)
         if asked.workers == 0:
             # Samples of another engine's load are no use to this one: a folder of its own, which ends with the pod.
             processes = Processes(Path(tempfile.gettempdir()) / f"pilotage-rollout-{self.names.name}-{os.getpid()}", end_with_us=True)

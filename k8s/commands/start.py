@@ -40,6 +40,10 @@ def start(
     stable: Annotated[Path | None, typer.Option(help="Local: bundle that stable serves, where nothing is served yet.")] = None,
     port: Port = LAPTOP_PORT,
     requests_file: Annotated[Path | None, typer.Option(help="Recorded requests to send and to compare answers on, one a line.")] = None,
+    collect_at: Annotated[
+        str | None,
+        typer.Option(help="Cluster: HOST:PORT where this engine's pod gets copies of live requests; the chart's Job says it of its own."),
+    ] = None,
     supersede: Annotated[bool, typer.Option("--supersede", help="Put another release that is under way back first.")] = False,
     report: Annotated[Path | None, typer.Option(help="Folder for report.json and report.html at the end.")] = None,
     as_json: Json = False,
@@ -64,7 +68,8 @@ def start(
             here = installation(place, take_over, values, values_command)
             wanted = here.releases(release or [], image or [])
             access = PrometheusAccess(prometheus or "", prometheus_token_file, prometheus_ca)
-            world = here.world(asked, engine, gateway=gateway, prometheus=access, requests_file=requests_file, notices=[tell])
+            given: dict[str, Any] = {"gateway": gateway, "prometheus": access, "requests_file": requests_file, "collect_at": collect_at}
+            world = here.world(asked, engine, **given, notices=[tell])
         with held(world.lease, world.clock):
             by = (key or person()) if supersede else None
             carrying = begin(world, str(place), asked, wanted, engine, key=key, superseded_by=by)

@@ -286,6 +286,28 @@ def test_a_route_that_the_gateway_does_not_accept_is_not_in_force(here: Cluster)
     assert router.read() == Weights()
 
 
+def test_copies_for_the_engine_go_to_the_service_of_its_pod_whatever_the_weights_are(here: Cluster) -> None:
+    router = GatewayRouter(api_of(here.server), NAMES)
+    engine = {"group": "", "kind": "Service", "name": "ranker-pilotage-rollout", "port": 80}
+
+    def filters() -> Any:
+        return here.server.objects[NAMES.route]["spec"]["rules"][-1].get("filters")
+
+    router.mirror(20, "engine")
+    for weights in (Weights(90, 5, 5), Weights(50, 0, 50)):
+        router.write(weights)
+        assert filters() == [{"type": "RequestMirror", "requestMirror": {"backendRef": engine, "percent": 20}}]
+        assert router.read() == weights
+    router.mirror(100, "engine")
+    assert filters() == [{"type": "RequestMirror", "requestMirror": {"backendRef": engine}}]
+    assert not [rule for rule in here.server.objects[NAMES.route]["spec"]["rules"][:-1] if rule.get("filters")]
+    for pct in (-1, 101):
+        with pytest.raises(Refused, match="cannot be mirrored"):
+            router.mirror(pct, "engine")
+    router.mirror(0)
+    assert filters() is None
+
+
 def test_a_cookie_keeps_its_user_with_an_arm_that_has_weight_in_this_rollout_alone() -> None:
     def cookies() -> dict[str, str]:
         """Arm → the value that its cookie must have, and as the gateway sets it."""
