@@ -54,13 +54,17 @@ class Conditions:
         return not record.paused and self._clock.now_s() - record.since_s > limit_s
 
     def home(self) -> bool:
-        """Send traffic home, unless stable cannot take it and a canary can."""
+        """Send traffic home, unless stable cannot take it and whoever has some of it can."""
         record = self._ledger.record
         stable = self._hands.state("stable")
-        if not stable.ready and any(self._hands.state(arm).ready for arm in record.arms):
-            if self.over(record.plan.times.ready_s):
-                raise RolloutError(f"stable has no ready endpoint{because(stable)}: the canary keeps its weight; mend it, then start again")
-            return False
+        if not stable.ready and "home" not in self._done:
+            found = self._hands.weights()
+            serving = [arm for arm in ("baseline", *record.arms) if found.of(arm) and self._hands.state(arm).ready]
+            if serving and self.over(record.plan.times.ready_s):
+                kept = f"the {serving[0]} keeps its weight" if len(serving) == 1 else f"{' and '.join(serving)} keep their weight"
+                raise RolloutError(f"stable has no ready endpoint{because(stable)}: {kept}; mend it, then start again")
+            if serving:
+                return False
         self.once("home", self._hands.send_home)
         return True
 

@@ -15,7 +15,7 @@ from k8s.rollout.conditions import Conditions, Turn, because, runs
 from k8s.rollout.hands import Hands
 from k8s.rollout.health import HealthWatch
 from k8s.rollout.ledger import Ledger
-from k8s.rollout.phases import TRANSITIONS, Cause, Phase
+from k8s.rollout.phases import TRANSITIONS, Cause, Phase, following
 from k8s.rollout.ports import Arm
 from k8s.rollout.record import Record, Request
 from k8s.rollout.world import World
@@ -111,13 +111,13 @@ class Engine:
             return
         said = f"{request.wish}, asked by {request.by}" + (f": {request.reason}" if request.reason else "")
         heard: dict[str, Any] = {"by": request.by, "handled": request.id}
-        if request.wish == "pause":
+        if request.wish == "pause" and Cause.FAILED in TRANSITIONS[self.record.phase]:
             self._ledger.save(what="asked", detail=said, paused=True, **heard)
         elif request.wish == "resume" and self.record.paused:
             # Time spent waiting for a person is not the release's: what is timed begins again.
             now_s = self._clock.now_s()
             self._ledger.save(what="asked", detail=said, paused=False, since_s=now_s, step_since_s=now_s, **heard)
-        elif WISHES[request.wish] not in TRANSITIONS[self.record.phase]:
+        elif request.wish == "pause" or WISHES[request.wish] not in TRANSITIONS[self.record.phase]:
             self._ledger.save(what="asked", detail=f"{said}; not possible while {self.record.phase}", **heard)
         elif request.wish == "promote" and self._asked_for(request) is None:
             found = f"{said}; {request.release} is not among what is tried: {self.record.title}"
@@ -135,7 +135,8 @@ class Engine:
     # Phases.
 
     def _prepare(self) -> None:
-        self._here.once("home", self._hands.send_home)
+        if not self._here.home():
+            return
         self._here.once("floor", lambda: self._hands.floor(self.record.stable_ready))
         self._here.drop_unwell()
         self._here.put_away()
@@ -182,6 +183,8 @@ class Engine:
 
     def _revert(self) -> None:
         old = self.record.old_release
+        if not self._hands.state("stable").ready:  # the new release took it away: weight can only go there once the old one is back
+            self._here.once("ensure", lambda: self._hands.ensure("stable", old))
         if not self._here.home():
             return
         self._here.once("ensure", lambda: self._hands.ensure("stable", old))
@@ -208,6 +211,8 @@ class Engine:
     def _move(self, cause: Cause, why: str, *, by: str = "engine", **changes: Any) -> None:
         if self.record.paused and cause in ADVANCES:
             return
+        if Cause.FAILED not in TRANSITIONS[following(self.record.phase, cause)]:
+            changes["paused"] = False  # what goes back goes back, and says so where it cannot
         self._ledger.move(cause, why, by=by, **changes)
         self._hands.end_traffic()
         self._begin_phase()

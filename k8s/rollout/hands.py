@@ -51,6 +51,8 @@ class Hands:
 
     def patiently(self, do: Callable[[], Answer]) -> Answer:
         """Do something as soon as the other side lets it."""
+        # Frozen for a while after it wrote to the journal, it hears only here that another engine goes on.
+        self.renew_if_due()
         # Going back has no alternative to going back: even what is refused is tried again, as long as the plan waits.
         return self._patience.call(do, refusals=self._going_back)
 
@@ -62,9 +64,13 @@ class Hands:
         """Keep the lease."""
         now_s = self._world.clock.now_s()
         if now_s - self._renewed_s >= RENEW_EVERY_S:
-            with suppress(Unavailable):  # whoever cannot be reached cannot give the lease to another one either
+            try:
                 self._world.lease.renew()
                 self._renewed_s = now_s
+            except Unavailable:  # whoever cannot be reached cannot give the lease to another one either
+                return
+            except Refused as error:  # which says nothing of the release
+                raise RolloutError(f"the lease cannot be kept: {error}") from error
 
     # Weights.
 
