@@ -35,6 +35,20 @@ FLAGGER: Values = {**GATE, "gate.canary": "http://a-canary", "gate.baseline": "h
         ({"rollout.enabled": True, "service.port": 8080}, "the rollout loads the arms' Services at port 80"),
         ({"rollout.job.enabled": True}, "rollout.job.enabled needs rollout.enabled"),
         ({"rollout.enabled": True, "rollout.job.enabled": True, **TOOLS}, "rollout.job.enabled needs traffic.httpRoute.enabled"),
+        (
+            {"rollout.job.volumes": [{"name": "tmp", "emptyDir": {}}]},
+            "rollout.job.volumes has tmp, which stands there twice, or is the chart's",
+        ),
+        ({"rollout.job.volumes": 2 * [{"name": "a", "emptyDir": {}}]}, "rollout.job.volumes has a, which stands there twice"),
+        ({"rollout.job.volumeMounts": [{"name": "a", "mountPath": "/a"}]}, "names a, which is none of rollout.job.volumes"),
+        (
+            {"rollout.job.volumes": [{"name": "a", "emptyDir": {}}], "rollout.job.volumeMounts": [{"name": "a", "mountPath": "/rollout/"}]},
+            "puts a at /rollout/, where there is another one, or the chart's own",
+        ),
+        (
+            {"rollout.job.volumes": [{"name": "a", "emptyDir": {}}], "rollout.job.volumeMounts": 2 * [{"name": "a", "mountPath": "/a"}]},
+            "puts a at /a, where there is another one",
+        ),
         ({"rolling.maxSurge": 0}, "rolling.maxSurge and rolling.maxUnavailable are both 0"),
         (
             {**GATEWAY, "rollout.enabled": True, "rollout.job.enabled": True},

@@ -147,6 +147,29 @@ def test_the_job_rolls_out_by_a_plan_that_comes_along_or_one_of_ones_own() -> No
     assert rendering.named("ConfigMap", f"{NAME}-rollout")["data"]["plan.toml"] == 'name = "own"\n'
 
 
+def test_the_job_has_the_volumes_of_the_values_beside_its_own_and_is_another_one_with_them() -> None:
+    volumes = [
+        {"name": "recorded", "configMap": {"name": "recorded-requests"}},
+        {"name": "prometheus", "secret": {"secretName": "prometheus-token", "defaultMode": 288}},
+    ]
+    mounts = [
+        {"name": "recorded", "mountPath": "/recorded", "readOnly": True},
+        {"name": "prometheus", "mountPath": "/prometheus", "readOnly": True},
+    ]
+    plain = render(changed(MINIMAL, JOB)).one("Job")
+    names = {plain["metadata"]["name"]}
+    for given in ({"rollout.job.volumes": volumes}, {"rollout.job.volumes": volumes, "rollout.job.volumeMounts": mounts}):
+        job = render(changed(MINIMAL, {**JOB, **given})).one("Job")
+        names.add(job["metadata"]["name"])
+    assert len(names) == 3
+    own, with_them = (each["spec"]["template"]["spec"] for each in (plain, job))
+    assert with_them["volumes"] == [*own["volumes"], *volumes]
+    assert with_them["containers"][0]["volumeMounts"] == [*own["containers"][0]["volumeMounts"], *mounts]
+    # The pods that load the arms get their requests from the rollout.
+    load = templates({**JOB, "rollout.job.volumes": volumes, "rollout.job.volumeMounts": mounts})["load.json"]
+    assert "recorded" not in {volume["name"] for volume in load["spec"]["template"]["spec"]["volumes"]}
+
+
 def test_argo_takes_the_pods_of_stable_over_and_both_services_select_them() -> None:
     rendering = render(changed(MINIMAL, ARGO))
     rollout = rendering.one("Rollout")["spec"]

@@ -1,6 +1,6 @@
 {{/*
 A pod with the image `tools`: (dict "root" $ "component" "test" "command" (list …) "token" whether it speaks to the API server "mounts" further
-ConfigMaps, name → folder; "optional" whether they may be missing; "resources" others than those of all tools; "restartPolicy" where it is not a Job's;
+ConfigMaps, name → folder; "optional" whether they may be missing; "volumes" and "volumeMounts" further ones; "resources" others than those of all tools; "restartPolicy" where it is not a Job's;
 "container" further fields of the container).
 */}}
 {{- define "pilotage.toolsPod" -}}
@@ -54,6 +54,9 @@ containers:
         mountPath: /etc/pilotage/tokens
         readOnly: true
       {{- end }}
+      {{- with .volumeMounts }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
 volumes:
   - name: tmp
     emptyDir:
@@ -77,6 +80,9 @@ volumes:
     secret:
       secretName: {{ . }}
       defaultMode: 0440
+  {{- end }}
+  {{- with .volumes }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end -}}
 
