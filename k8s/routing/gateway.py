@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Any
 
 from k8s.cluster.api import Api, Object
 from k8s.cluster.belonging import owners
 from k8s.cluster.names import Names
-from k8s.errors import Ignored, Refused, Unavailable
-from k8s.rollout.ports import ARMS, Arm, Copied, Weights
+from k8s.errors import Refused
+from k8s.rollout.ports import Copied, Weights
 from k8s.routing.features import check_mirror
-
-MIRROR = "RequestMirror"
+from k8s.routing.shares import MIRROR, arm_of, mirrors, require_in_force, weights_of
 
 COOKIES, OWN = "pilotage.dev/cookies", "{rollout}"
 """Annotation of the route, and what stands for it in the chart's: part of the cookies' value, new with each rollout, so that users of an
 earlier one, whose cookies still hold, are shared out by weight again."""
+
+REMEDY = "; delete it, and all requests go to stable"
 
 
 class GatewayRouter:
@@ -33,12 +33,12 @@ class GatewayRouter:
     def read(self) -> Weights:
         """Weights of the route; where there is none, everything is stable's."""
         found = self._api.get(self._names.route)
-        return Weights() if found is None else self._weights_of(found)
+        return Weights() if found is None else weights_of(found, self._names, REMEDY)
 
     def write(self, weights: Weights) -> None:
         """Set all weights in one write; done when every gateway has accepted it. Traefik takes it up to 2 s later."""
         found = self._api.get(self._names.route)
-        self._apply(found, weights, _mirrors(found))
+        self._apply(found, weights, [] if found is None else mirrors(found))
 
     def mirror(self, pct: int, to: Copied = "canary") -> None:
         """Copy a share of the requests that go by weight."""
@@ -48,7 +48,7 @@ class GatewayRouter:
         # All of them is what a gateway does that knows no shares.
         share = {} if pct == 100 else {"percent": pct}
         mirror = {"type": MIRROR, "requestMirror": {"backendRef": self._backend(to), **share}}
-        self._apply(found, Weights() if found is None else self._weights_of(found), [mirror] if pct else [])
+        self._apply(found, Weights() if found is None else weights_of(found, self._names, REMEDY), [mirror] if pct else [])
 
     def check_mirror(self, pct: int) -> str | None:
         """Ask the classes of the route's gateways whether they can copy requests; see `k8s.routing.features`."""
@@ -64,12 +64,12 @@ class GatewayRouter:
 
     def _backend(self, to: Copied) -> Object:
         """Who gets copies: the canary's Service, or that of the chart's Job, in which the engine is."""
-        refs = self._made()["spec"]["rules"][-1]["backendRefs"]
-        canary = next(ref for ref in refs if self._arm_of(ref) == "canary")
+        made = self._made()
+        canary = next(ref for ref in made["spec"]["rules"][-1]["backendRefs"] if arm_of(ref, self._names, made) == "canary")
         known = {key: canary[key] for key in ("group", "kind", "name", "port") if key in canary}
         return known if to == "canary" else known | {"name": self._names.rollout}
 
-    def _apply(self, found: Object | None, weights: Weights, mirrors: list[Object]) -> None:
+    def _apply(self, found: Object | None, weights: Weights, copies: list[Object]) -> None:
         own = ((found or {}).get("metadata", {}).get("annotations") or {}).get(COOKIES) or secrets.token_hex(3)
         body = self._made(own)
         body["metadata"]["annotations"] = {COOKIES: own}
@@ -78,37 +78,19 @@ class GatewayRouter:
             body["metadata"]["ownerReferences"] = owners(stable)
         # A user stays with an arm as long as it has weight; one whose arm has lost it goes by weight like everybody.
         body["spec"]["rules"] = [
-            each for each in body["spec"]["rules"] if not _by_cookie(each) or weights.of(self._arm_of(each["backendRefs"][0]))
+            each for each in body["spec"]["rules"] if not _by_cookie(each) or weights.of(arm_of(each["backendRefs"][0], self._names, body))
         ]
         rule = body["spec"]["rules"][-1]
         for ref in rule["backendRefs"]:
-            ref["weight"] = weights.of(self._arm_of(ref))
+            ref["weight"] = weights.of(arm_of(ref, self._names, body))
         if sum(ref["weight"] for ref in rule["backendRefs"]) != 100:
-            arms = ", ".join(self._arm_of(ref) for ref in rule["backendRefs"])
+            arms = ", ".join(arm_of(ref, self._names, body) for ref in rule["backendRefs"])
             raise Refused(f"{weights}: the chart has prepared {arms} alone; further canaries are rollout.variants of its values")
-        filters = [*(each for each in rule.get("filters") or [] if each.get("type") != MIRROR), *mirrors]
+        filters = [*(each for each in rule.get("filters") or [] if each.get("type") != MIRROR), *copies]
         rule.pop("filters", None)
         if filters:
             rule["filters"] = filters
-        self._require_in_force(self._api.apply(self._names.route, body, force=True))
-
-    def _require_in_force(self, route: Object) -> None:
-        """Check that every gateway has accepted this very version."""
-        generation = int(route["metadata"].get("generation") or 0)
-        parents = (route.get("status") or {}).get("parents") or []
-        if not parents:
-            raise Ignored(f"HTTPRoute {self._names.rollout}: no gateway has said anything of it; look at traffic.httpRoute.parentRefs")
-        if len(parents) < len(route["spec"].get("parentRefs") or []):
-            raise Unavailable(f"HTTPRoute {self._names.rollout} is not accepted yet: {len(parents)} gateways have answered")
-        for parent in parents:
-            conditions = {each["type"]: each for each in parent.get("conditions") or []}
-            for kind in ("Accepted", "ResolvedRefs"):
-                condition: dict[str, Any] = conditions.get(kind) or {}
-                if int(condition.get("observedGeneration") or 0) < generation:
-                    raise Unavailable(f"HTTPRoute {self._names.rollout} is not {kind} yet by {parent.get('controllerName')}")
-                if condition.get("status") != "True":
-                    said = f"{condition.get('reason')}: {condition.get('message')}"
-                    raise Refused(f"HTTPRoute {self._names.rollout} is not {kind} by {parent.get('controllerName')}: {said}")
+        require_in_force(self._api.apply(self._names.route, body, force=True))
 
     def _made(self, own: str = "") -> Object:
         """Read the route that the chart prepared; `own` tells the cookies that it sets from those of other rollouts."""
@@ -121,26 +103,6 @@ class GatewayRouter:
             )
         body: Object = json.loads(text.replace(OWN, own))
         return body
-
-    def _weights_of(self, route: Object) -> Weights:
-        refs = route["spec"]["rules"][-1].get("backendRefs") or []
-        shares = {self._arm_of(ref): int(ref.get("weight", 1)) for ref in refs}
-        try:
-            return Weights.shared(shares)
-        except ValueError as error:
-            raise Refused(f"HTTPRoute {self._names.rollout}: {error}; delete it, and all requests go to stable") from error
-
-    def _arm_of(self, ref: Object) -> Arm:
-        for arm in ARMS:
-            if ref["name"] == self._names.arm(arm):
-                return arm
-        raise Refused(f"HTTPRoute {self._names.rollout} sends to {ref['name']}, which is no arm of {self._names.name}")
-
-
-def _mirrors(route: Object | None) -> list[Object]:
-    """Filters that copy requests, as they are."""
-    filters = (route or {"spec": {"rules": [{}]}})["spec"]["rules"][-1].get("filters") or []
-    return [each for each in filters if each.get("type") == MIRROR]
 
 
 def _by_cookie(rule: Object) -> bool:
