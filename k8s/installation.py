@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 
 from k8s.cluster.api import Api, connect
+from k8s.cluster.applied import applied_values
 from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.journal import RECORD, ConfigMapJournal
 from k8s.cluster.lease import ClusterLease
@@ -18,8 +20,10 @@ from k8s.cluster.load_job import JobTraffic
 from k8s.cluster.names import Names
 from k8s.cluster.notices import EventNotice
 from k8s.cluster.prometheus import Prometheus, PrometheusAccess
+from k8s.cluster.releases import called_by_content
 from k8s.cluster.values import ValuesFile
-from k8s.errors import Refused, Unavailable
+from k8s.cluster.values_fleet import ValuesFleet
+from k8s.errors import Refused, RolloutError, Unavailable
 from k8s.local.processes import Processes
 from k8s.local.traffic import LocalTraffic, LocustLoad
 from k8s.rollout.clock import SystemClock
@@ -32,6 +36,7 @@ from k8s.rollout.plan_tables import Synthetic, Times
 from k8s.rollout.ports import ARMS, Arm, Notice, Release, Source, Traffic
 from k8s.rollout.record import Record
 from k8s.rollout.world import World
+from k8s.routing.by_values import ValuesRouter
 from k8s.routing.gateway import GatewayRouter
 from serving.contract.errors import SettingsError
 
@@ -47,17 +52,21 @@ class Installation:
     take_over
         Field managers whose fields of stable a promotion may take over, beside Helm.
     values
-        Where a promotion is written to, in place of the cluster.
+        Where a promotion is written to, in place of the cluster; with ``rollout.writesTo: values`` of the chart everything else too.
+    values_command
+        Run after each change of it.
     """
 
-    def __init__(self, names: Names, api: Api, take_over: Sequence[str] = (), values: ValuesFile | None = None) -> None:
-        self.names, self._api = names, api
+    def __init__(self, names: Names, api: Api, take_over: Sequence[str] = (), values: Path | None = None, values_command: str = "") -> None:
+        self.names, self._api, self._take_over = names, api, tuple(take_over)
+        self._values, self._values_command = values, values_command
         self._clock = SystemClock()
-        self.fleet = DeploymentFleet(api, names, tuple(take_over), values)
         self.journal = ConfigMapJournal(api, names)
 
     @staticmethod
-    def of(name: str, namespace: str, context: str | None, take_over: Sequence[str] = (), values: ValuesFile | None = None) -> Installation:
+    def of(
+        name: str, namespace: str, context: str | None, take_over: Sequence[str] = (), values: Path | None = None, values_command: str = ""
+    ) -> Installation:
         """Reach one.
 
         Raises
@@ -65,7 +74,35 @@ class Installation:
         Refused
             There is no cluster.
         """
-        return Installation(Names(namespace, name), connect(context), take_over, values)
+        return Installation(Names(namespace, name), connect(context), take_over, values, values_command)
+
+    @cached_property
+    def file(self) -> ValuesFile | None:
+        """What is written in place of the cluster; None: nothing.
+
+        Raises
+        ------
+        SettingsError
+            The chart's values want everything in a file, and none was named.
+        """
+        if self._values is None:
+            if self._by_values:
+                raise SettingsError(
+                    f"{self.names.name} is installed with rollout.writesTo: values: name the file of the rollout (--values)"
+                )
+            return None
+        return ValuesFile(self._values, self._values_command, marked=self._by_values)
+
+    @cached_property
+    def fleet(self) -> DeploymentFleet | ValuesFleet:
+        """Who runs the arms, as the chart's values want it."""
+        if self._by_values and self.file is not None:
+            return ValuesFleet(self._api, self.names, self.file)
+        return DeploymentFleet(self._api, self.names, self._take_over, self.file)
+
+    @cached_property
+    def _by_values(self) -> bool:
+        return Patience(self._clock, Times().api_s).call(lambda: applied_values(self._api, self.names)) is not None
 
     def releases(self, names: Sequence[str], images: Sequence[str]) -> list[Release]:
         """Return what is to be rolled out: the canaries of the chart's values, the preferred one first.
@@ -94,11 +131,14 @@ class Installation:
         tried = found[: len(images)] if images else found
         if len(names) > len(tried):
             raise SettingsError(f"{len(names)} names are given for {len(tried)} releases: {', '.join(names)}")
-        return [
-            Release(name or each.name, image or each.image, each.bundle)
+        wanted = [
+            renamed(each if image is None else called_by_content(replace(each, image=image)), name)
             for each, name, image in zip_longest(tried, names, images, fillvalue=None)
             if each
         ]
+        for each in wanted:
+            self.fleet.recognise(each)
+        return wanted
 
     def world(
         self,
@@ -143,12 +183,16 @@ class Installation:
             traffic["live"] = Prometheus(access, plan.live, self.names, self._clock)
             if plan.synthetic is None and (bodies or collector is not None):
                 traffic["live"] = Compared(traffic["live"], comparing)
+        lease = ClusterLease(self._api, self.names, self._clock, engine)
+        if self.file is not None:
+            self.file.meanwhile = lambda: keep(lease)
+        by_values = ValuesRouter(self._api, self.names, self.file) if self._by_values and self.file is not None else None
         return World(
-            router=GatewayRouter(self._api, self.names),
+            router=by_values or GatewayRouter(self._api, self.names),
             fleet=self.fleet,
             traffic=traffic,
             journal=self.journal,
-            lease=ClusterLease(self._api, self.names, self._clock, engine),
+            lease=lease,
             clock=self._clock,
             answers=Plan.answers_judge if bodies or collector is not None else None,
             collects=collector is not None,
@@ -179,6 +223,20 @@ class Installation:
                         yield Record.from_json(found["data"][RECORD])
             # A watch may end as soon as it began, again and again; the next one begins with the record as it is.
             self._clock.sleep(Times().poll_s)
+
+
+def renamed(release: Release, name: str | None) -> Release:
+    """Return a release under another name, where there is one."""
+    return replace(release, name=name) if name else release
+
+
+def keep(lease: ClusterLease) -> None:
+    """Keep the lease; whoever cannot be reached cannot give it to another one either."""
+    try:
+        with suppress(Unavailable):
+            lease.renew()
+    except Refused as error:  # which says nothing of the release
+        raise RolloutError(f"the lease cannot be kept: {error}") from error
 
 
 def address(names: Names, arm: Arm) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import takewhile
 
 from k8s.cluster.api import Api, FieldConflict, Object
@@ -11,7 +12,7 @@ from k8s.cluster.belonging import owners
 from k8s.cluster.names import Names
 from k8s.cluster.pods import largest_bytes, ready_endpoints, restarts, trouble
 from k8s.cluster.releases import ARM_LABEL, SUM_ANNOTATION, beside_release, changes_of, release_of, sum_of, with_release
-from k8s.cluster.values import ValuesFile
+from k8s.cluster.values import ValuesFile, image_values
 from k8s.errors import Refused, RolloutError
 from k8s.rollout.ports import CANARIES, Arm, ArmState, Release
 
@@ -71,6 +72,18 @@ class DeploymentFleet:
         """What stable runs."""
         return release_of(self._stable()["spec"]["template"], self._names.arm("stable"))
 
+    def recognise(self, release: Release) -> None:
+        """Know a release by its name where it is met without one, since somebody else made the Deployment."""
+        self._names_of[sum_of(str(release.image), release.bundle)] = release.name
+
+    def recognised(self, release: Release) -> Release:
+        """Return a release under the name that it is known by."""
+        return replace(release, name=self._names_of.get(sum_of(str(release.image), release.bundle), release.name))
+
+    def prepared(self, arm: Arm) -> Release:
+        """Return what the chart prepared for an arm, whatever else it changes."""
+        return release_of(self._made(arm)["spec"]["template"], f"{arm}.json of {self._names.rollout}")
+
     def releases(self) -> list[Release]:
         """What the chart's values say of each canary, in the order of the arms: image and bundles.
 
@@ -103,9 +116,15 @@ class DeploymentFleet:
         found = self._stable()["spec"]["template"]
         template = changes_of(found, release, name)
         if self._values is not None:
+            if release.bundle and dict(release.bundle) != dict(release_of(found, name).bundle):
+                raise Refused(
+                    f"{release.name} has other bundles than stable, and {self._values} says the image alone: let the rollout write all of"
+                    " it into values (rollout.writesTo: values)"
+                )
             # Whoever makes stable of values knows nothing of names: it is known by what it runs.
             self._names_of[template["metadata"]["annotations"][SUM_ANNOTATION]] = release.name
-            self._values.write(release_of(found, name), release)
+            image = image_values(str(release_of(with_release(found, release, name), name).image))
+            self._values.change(lambda values: values.update(image=image), again=True)
             return
         metadata = {"name": name, "namespace": self._names.namespace}
         body: Object = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
@@ -122,8 +141,7 @@ class DeploymentFleet:
             self._api.apply(path, body, force=True)
 
     def _running(self, deployment: Object) -> str:
-        found = release_of(deployment["spec"]["template"], deployment["metadata"]["name"])
-        return self._names_of.get(sum_of(str(found.image), found.bundle), found.name)
+        return self.recognised(release_of(deployment["spec"]["template"], deployment["metadata"]["name"])).name
 
     def _floor(self, path: str, field: str, replicas: int | None) -> None:
         found = self._api.get(path)
@@ -147,7 +165,7 @@ class DeploymentFleet:
         if beside_release(template, where) != beside_release(baseline["spec"]["template"], where):
             raise Refused(
                 f"the values of the {arm} differ from stable's in more than image and bundles (resources, settings, env), which a promotion"
-                " in the cluster does not carry over: roll these out by `helm upgrade`, or promote by values (--values)"
+                " does not carry over: roll these out by `helm upgrade`"
             )
         return release_of(template, where)
 

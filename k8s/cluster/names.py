@@ -57,6 +57,11 @@ class Names:
         return self._path("gateway.networking.k8s.io/v1", "httproutes", self.rollout)
 
     @property
+    def chart_route(self) -> str:
+        """Path of the chart's own HTTPRoute."""
+        return self._path("gateway.networking.k8s.io/v1", "httproutes", self.name)
+
+    @property
     def leases(self) -> str:
         """Path of all leases."""
         return self._path("coordination.k8s.io/v1", "leases")

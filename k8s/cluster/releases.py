@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from k8s.cluster.api import Object
@@ -50,9 +51,14 @@ def release_of(template: Object, where: str) -> Release:
             bundle[key] = value
     image = str(container["image"])
     annotations = (template.get("metadata") or {}).get("annotations") or {}
-    total = sum_of(image, bundle)
-    named = annotations.get(NAME_ANNOTATION) if annotations.get(SUM_ANNOTATION) == total else None
-    return Release(named or f"{_tag(image)}-{total}", image, bundle)
+    named = annotations.get(NAME_ANNOTATION) if annotations.get(SUM_ANNOTATION) == sum_of(image, bundle) else None
+    found = called_by_content(Release("", image, bundle))
+    return replace(found, name=named) if named else found
+
+
+def called_by_content(release: Release) -> Release:
+    """Return a release under the name that it has where nobody gave it one: what it runs."""
+    return replace(release, name=f"{_tag(str(release.image))}-{sum_of(str(release.image), release.bundle)}")
 
 
 def with_release(template: Object, release: Release, where: str) -> Object:

@@ -26,6 +26,8 @@ Namespace = Annotated[str, typer.Option(help="Cluster: its namespace.")]
 Context = Annotated[str | None, typer.Option(help="Cluster: context of the kubeconfig; else this pod's cluster, or the current context.")]
 Folder = Annotated[Path | None, typer.Option(help="Local: folder of a rollout on this machine.")]
 Port = Annotated[int, typer.Option(help="Local: port where callers ask.")]
+Values = Annotated[Path | None, typer.Option(help="Cluster: values file that the rollout writes in place of the cluster (GitOps).")]
+ValuesCommand = Annotated[str, typer.Option(help="Cluster: run after each change of it, such as a script that commits it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
@@ -91,11 +93,9 @@ def current(journal: Journal) -> Record:
 
 def installation(place: Place, take_over: list[str] | None = None, values: Path | None = None, values_command: str = "") -> Installation:
     """Reach the cluster."""
-    from k8s.cluster.values import ValuesFile
     from k8s.installation import Installation
 
-    written = ValuesFile(values, values_command) if values is not None else None
-    return Installation.of(str(place.name), place.namespace, place.context, take_over or (), written)
+    return Installation.of(str(place.name), place.namespace, place.context, take_over or (), values, values_command)
 
 
 def laptop(folder: Path, port: int, stable: Path | None = None) -> Laptop:

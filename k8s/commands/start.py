@@ -8,7 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from k8s.commands.endings import EXIT_INTERRUPTED, fail, finish, stop_at_sigterm
-from k8s.commands.place import LAPTOP_PORT, Context, Folder, Json, Name, Namespace, Place, Port, installation, laptop, local_releases
+from k8s.commands.place import (
+    LAPTOP_PORT,
+    Context,
+    Folder,
+    Json,
+    Name,
+    Namespace,
+    Place,
+    Port,
+    Values,
+    ValuesCommand,
+    installation,
+    laptop,
+    local_releases,
+)
 
 READ: Any = {"exists": True, "dir_okay": False, "readable": True}
 
@@ -26,8 +40,8 @@ def start(
         list[str] | None, typer.Option(help="Cluster: image of the release, name@sha256:…; repeated, of each. Else the chart's.")
     ] = None,
     take_over: Annotated[list[str] | None, typer.Option(help="Cluster: manager whose part of stable is taken over; repeated.")] = None,
-    values: Annotated[Path | None, typer.Option(help="Cluster: promote by writing this values file (GitOps).")] = None,
-    values_command: Annotated[str, typer.Option(help="Cluster: run after that, such as a script that commits it.")] = "",
+    values: Values = None,
+    values_command: ValuesCommand = "",
     gateway: Annotated[str | None, typer.Option(help="Cluster: address of the gateway; else the arms' Services are loaded.")] = None,
     prometheus: Annotated[str | None, typer.Option(help="Cluster: address of Prometheus, for plans that judge live traffic.")] = None,
     prometheus_token_file: Annotated[Path | None, typer.Option(help="Cluster: file with its bearer token.", **READ)] = None,

@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from k8s.commands.endings import fail, finish, wrong
-from k8s.commands.place import LAPTOP_PORT, Context, Folder, Json, Name, Namespace, Place, Port, current, installation, laptop
+from k8s.commands.place import (
+    LAPTOP_PORT,
+    Context,
+    Folder,
+    Json,
+    Name,
+    Namespace,
+    Place,
+    Port,
+    Values,
+    ValuesCommand,
+    current,
+    installation,
+    laptop,
+)
 
 if TYPE_CHECKING:
     from k8s.rollout.record import Wish
@@ -51,6 +65,8 @@ def abort(
     context: Context = None,
     folder: Folder = None,
     port: Port = LAPTOP_PORT,
+    values: Values = None,
+    values_command: ValuesCommand = "",
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
@@ -69,7 +85,7 @@ def abort(
         if folder is not None:
             world = laptop(folder, port).world(quiet, engine, notices=[tell])
         else:
-            world = installation(place).world(quiet, engine, notices=[tell])
+            world = installation(place, values=values, values_command=values_command).world(quiet, engine, notices=[tell])
         with held(world.lease, world.clock):
             record = put_back(world, record, engine)
     except PilotageError as error:

@@ -40,6 +40,35 @@ def gateway(folder: Path) -> Iterator[Remake]:
         yield lambda: GatewayRouter(api_of(here.server), NAMES)
 
 
+@contextmanager
+def values(folder: Path) -> Iterator[Remake]:
+    pytest.importorskip("kmock", reason="the stand-in for an API server is for development alone")
+    from k8s.cluster.values import ValuesFile
+    from k8s.cluster.values_fleet import ValuesFleet
+    from k8s.routing.by_values import ValuesRouter
+    from tests.api_server import ApiServer
+    from tests.clusters import NAMES
+    from tests.gitops import Direct, Synced
+
+    here = Synced(ApiServer(), folder)
+
+    class Applied(ValuesFile):
+        """Whose command makes the GitOps controller take the change at once."""
+
+        def _run(self) -> None:
+            here.committed.write_bytes(here.file.read_bytes())
+            here.sync()
+
+    def remake() -> Router:
+        return ValuesRouter(Direct(here.server), NAMES, Applied(here.file, marked=True))
+
+    fleet = ValuesFleet(Direct(here.server), NAMES, Applied(here.file, marked=True))
+    (release,) = fleet.releases()
+    fleet.ensure("baseline", release, 1)
+    fleet.ensure("canary", release, 1)
+    yield remake
+
+
 class _Patient:
     """A router that is asked again while it is not available, as the engine does."""
 
@@ -61,4 +90,9 @@ def real(folder: Path) -> Iterator[Remake]:
         yield lambda: _Patient(ground.router)
 
 
-ROUTERS: dict[str, Callable[[Path], AbstractContextManager[Remake]]] = {"envoy": local_envoy, "gateway": gateway, "traefik": real}
+ROUTERS: dict[str, Callable[[Path], AbstractContextManager[Remake]]] = {
+    "envoy": local_envoy,
+    "gateway": gateway,
+    "values": values,
+    "traefik": real,
+}

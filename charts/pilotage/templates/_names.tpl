@@ -70,6 +70,24 @@ app.kubernetes.io/part-of: pilotage
 {{- toJson $arms -}}
 {{- end -}}
 
+{{/* Whether a rollout changes values, and nothing in the cluster. */}}
+{{- define "pilotage.byValues" -}}
+{{- if and .Values.rollout.enabled (eq .Values.rollout.writesTo "values") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Arms that run, of those that the chart runs itself. JSON list. */}}
+{{- define "pilotage.standingArms" -}}
+{{- $arms := list "stable" -}}
+{{- range list "baseline" "canary" -}}
+{{- if (index $.Values .).enabled -}}
+{{- $arms = append $arms . -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $arms -}}
+{{- end -}}
+
 {{/* Arms of `rollout.variants`: the first is the second canary. JSON list. */}}
 {{- define "pilotage.variants" -}}
 {{- $arms := list -}}

@@ -1,5 +1,6 @@
 {{/*
 What an HTTPRoute says: (dict "root" $ "paths" (list "/") "weights" (dict …) "arms" (list …) "cookie" true "own" "").
+`kept` are the arms whose users a cookie keeps there, all by default.
 `own` ends the value of the cookies that the gateway sets; where it sets none they are somebody else's, and their value is the arm alone.
 
 Rules are tried by how exactly they match: a header or cookie that names an arm goes before the weights. Of two that match alike the
@@ -29,7 +30,7 @@ rules:
   {{- end }}
   {{- end }}
   {{- if $cookie }}
-  {{- range $arm := .arms }}
+  {{- range $arm := .kept | default .arms }}
   {{- $header := dict "name" "Cookie" "type" "RegularExpression" "value" (printf "^(.*;\\s*)?%s=%s%s(;.*)?$" $traffic.cookie.name $arm $own) }}
   - {{- include "pilotage.routeMatches" (dict "paths" $paths "header" $header) | nindent 4 }}
     {{- include "pilotage.routeTimes" $root | nindent 4 }}
@@ -50,7 +51,10 @@ rules:
             {{- else }}
             {{- include "pilotage.backendRef" (dict "root" $root "arm" "canary") | nindent 12 }}
             {{- end }}
+          {{- /* All of them is what a gateway does that knows no shares. */}}
+          {{- if ne (int $traffic.mirror.pct) 100 }}
           percent: {{ include "pilotage.text" $traffic.mirror.pct }}
+          {{- end }}
     {{- end }}
     backendRefs:
       {{- range $arm := .arms }}

@@ -44,6 +44,16 @@ def test_images_replace_those_of_the_values_by_position_and_only_so_many_are_tri
         installation.releases([], [OTHER, FIRST, SECOND])
 
 
+def test_an_image_given_in_place_of_the_charts_is_another_release_even_where_the_chart_says_stables(here: Cluster) -> None:
+    data = here.server.objects[NAMES.config_map(NAMES.rollout)]["data"]
+    data["canary.json"] = data["canary.json"].replace(FIRST, here.image("stable"))
+    fleet = Installation(NAMES, api_of(here.server)).fleet
+    assert fleet.releases()[0].name == fleet.stable_release().name
+    (given,) = Installation(NAMES, api_of(here.server)).releases([], [OTHER])
+    assert given.name != fleet.stable_release().name
+    assert Installation(NAMES, api_of(here.server)).releases(["spring"], [OTHER])[0].name == "spring"
+
+
 def test_names_go_by_position_too_and_choose_nothing(here: Cluster) -> None:
     installation = Installation(NAMES, api_of(here.server))
     named, other = installation.releases(["spring"], [])
