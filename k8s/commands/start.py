@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from k8s.commands.place import (
     laptop,
     local_releases,
 )
+
+if TYPE_CHECKING:
+    from k8s.rollout.plan import Plan
 
 READ: Any = {"exists": True, "dir_okay": False, "readable": True}
 
@@ -65,8 +68,9 @@ def start(
     """Begin a rollout, or go on with the one that was interrupted, and wait for its end."""
     from k8s.cluster.prometheus import PrometheusAccess
     from k8s.errors import RolloutError, Settled
+    from k8s.rollout.clock import SystemClock
     from k8s.rollout.plan import load_plan
-    from k8s.rollout.start import begin, engine_name, held, person
+    from k8s.rollout.start import begin, engine_name, held, person, plan_under_way
     from k8s.showing import tell
     from serving.contract.errors import PilotageError
 
@@ -77,10 +81,13 @@ def start(
         asked = load_plan(plan)
         if folder is not None:
             wanted = local_releases(bundle or [], release or [])
-            world = laptop(folder, port, stable).world(asked, engine, requests_file=requests_file, notices=[tell])
+            there = laptop(folder, port, stable)
+            asked = _goes_on_by(asked, plan_under_way(there.journal, SystemClock(), wanted, asked))
+            world = there.world(asked, engine, requests_file=requests_file, notices=[tell])
         else:
             here = installation(place, take_over, values, values_command)
             wanted = here.releases(release or [], image or [])
+            asked = _goes_on_by(asked, plan_under_way(here.journal, SystemClock(), wanted, asked))
             access = PrometheusAccess(prometheus or "", prometheus_token_file, prometheus_ca)
             given: dict[str, Any] = {"gateway": gateway, "prometheus": access, "requests_file": requests_file, "collect_at": collect_at}
             world = here.world(asked, engine, **given, notices=[tell])
@@ -101,3 +108,12 @@ def start(
             typer.echo("what was begun stands in the journal: start again to go on, or abort", err=True)
         fail(error)
     finish(record, report, as_json=as_json)
+
+
+def _goes_on_by(asked: Plan, under_way: Plan) -> Plan:
+    """Say so where a rollout goes on by another plan than the one that was asked for."""
+    if asked != under_way:
+        typer.echo(
+            f"goes on by plan {under_way.name} as it was when the rollout began; {asked.name} as it is now is for the next one", err=True
+        )
+    return under_way

@@ -130,6 +130,13 @@ def begin(
     return Engine(world, ledger, name)
 
 
+def plan_under_way(journal: Journal, clock: Clock, releases: Sequence[Release], asked: Plan) -> Plan:
+    """Return the plan by which a rollout of these releases is under way, whose world is to be set up; where none is, the one asked for."""
+    stored = Patience(clock, asked.times.api_s).call(journal.load)
+    under_way = stored is not None and not stored.record.is_over and stored.record.releases == tuple(releases)
+    return stored.record.plan if stored is not None and under_way else asked
+
+
 def go_on(world: World, name: str) -> Engine:
     """Go on with the rollout that is in the journal. The lease must be held.
 
@@ -157,7 +164,7 @@ def put_back(world: World, record: Record, name: str) -> Record:
     Going back loads nothing, and looks at no traffic: what the record's plan would look at need not be set up.
     """
     traffic = {source: world.traffic.get(source, Silence()) for source in record.plan.sources}
-    return go_on(replace(world, traffic=traffic, answers=None, collects=True), name).run()
+    return go_on(replace(world, traffic=traffic, answers=lambda plan, attempt, releases: None, collects=True), name).run()
 
 
 def _engine(world: World, stored: Stored, name: str, key: str | None = None) -> Engine:
@@ -185,6 +192,8 @@ def _check_sources(world: World, plan: Plan) -> None:
             "the plan compares answers to copies of live requests (answers.mirror_pct), which do not reach this engine: let the chart's Job"
             " run the rollout (rollout.job.enabled), or compare recorded requests (mirror_pct = 0, --requests-file)"
         )
+    if plan.answers is not None and world.answers is None:
+        raise Unfit("the plan compares answers, and there are no requests to compare them on: give recorded ones (--requests-file)")
 
 
 def _require_fit(world: World, plan: Plan, releases: Sequence[Release]) -> None:

@@ -105,7 +105,7 @@ def test_whatever_happens_nothing_bad_is_promoted_and_nothing_is_left_behind(sce
     assert explain(record)
     # One that is bad later may be chosen, and found out only then; one that stays unclear may be held for a person.
     late = {"grows", "crashes under weight", "unclear"} & {*scenario.kinds}
-    if not scenario.faults and not scenario.events and (not late or len(scenario.kinds) == 1):
+    if not scenario.faults and not scenario.events and not late:
         good = [release.name for release in scenario.releases if scenario.is_good(release.name)]
         wanted = {"promote": "promoted", "hold": "rolled_back", "discard": "discarded"}[scenario.plan.finish] if good else "rolled_back"
         assert record.outcome == wanted, record.why

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from k8s import cli
 from k8s.installation import Installation
+from k8s.rollout.clock import SystemClock
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.plan import Plan, load_plan
+from k8s.rollout.plan_tables import Synthetic
 from k8s.rollout.start import begin
 from tests.clusters import NAMES, Cluster, Load, api_of, cluster
 from tests.rollouts import NEW, PLAN, Town, plan, roll_out
@@ -46,8 +48,6 @@ def _plan_file(folder: Path, **changes: Any) -> str:
 
 
 def _loads(monkeypatch: pytest.MonkeyPatch, slow: float) -> None:
-    from k8s.rollout.clock import SystemClock
-
     monkeypatch.setattr(Installation, "_load", lambda *args, **kwargs: Load(SystemClock(), slow))
 
 
@@ -76,6 +76,39 @@ def test_asked_again_by_the_same_key_it_ends_with_the_same_code_and_says_why(
     assert again.exit_code == 1, again.output
     assert "asked for by the same key, is over, rolled back: Failed" in again.stderr
     assert len(json.loads(RUN.invoke(cli.app, ["history", *HERE, "--json"]).stdout)) == 1
+
+
+def test_started_again_with_a_changed_plan_it_goes_on_by_the_one_that_it_began_with_and_says_so(
+    here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[float | None] = []
+
+    def load(installation: Installation, plan: Plan, asked: Synthetic, *args: Any) -> Load:
+        loaded.append(asked.rate_per_s)
+        return Load(SystemClock(), 1.0)
+
+    monkeypatch.setattr(Installation, "_load", load)
+    installation, asked = Installation(NAMES, api_of(here.server)), load_plan(_plan_file(tmp_path, synthetic={"rate_per_s": 40}))
+    world = installation.world(asked, "dead")
+    begin(world, NAMES.name, asked, installation.releases(["first"], []), "dead").tick()
+    world.lease.release()
+    changed = _plan_file(tmp_path, name="faster", synthetic={"rate_per_s": 400}, finish="discard")
+    result = RUN.invoke(cli.app, ["start", *HERE, "--plan", changed, "--release", "first"])
+    assert result.exit_code == 0, result.output
+    assert "goes on by plan test as it was when the rollout began" in result.stderr
+    assert loaded == [40, 40]
+    (record,) = installation.journal.history()
+    assert (record.outcome, record.plan) == ("promoted", asked)
+
+
+def test_a_plan_that_compares_answers_is_refused_where_there_is_nothing_to_compare_them_on(
+    here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _loads(monkeypatch, 1.0)
+    result = RUN.invoke(cli.app, ["start", *HERE, "--plan", _plan_file(tmp_path, answers={"requests": 500})])
+    assert result.exit_code == 2, result.output
+    assert "give recorded ones (--requests-file)" in result.stderr
+    assert NAMES.deployment("canary") not in here.server.objects
 
 
 def test_a_release_that_stable_runs_already_is_no_failure(here: Cluster) -> None:
