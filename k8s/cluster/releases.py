@@ -71,7 +71,10 @@ def with_release(template: Object, release: Release, where: str) -> Object:
     """
     if release.values:
         named = ", ".join(release.values)
-        raise Refused(f"release {release.name} has values of its own ({named}): on a cluster those are the chart's, by `helm upgrade`")
+        raise Refused(
+            f"release {release.name} has values of its own ({named}): on a cluster those are the chart's, by `helm upgrade`; or it began"
+            " with rollout.writesTo: values, which must stay until it is over"
+        )
     found = copy.deepcopy(template)
     container = _service(found, where)
     spec = found["spec"]

@@ -29,7 +29,15 @@ class ValuesFleet:
         self._cluster = DeploymentFleet(api, names)
 
     def ensure(self, arm: Arm, release: Release, replicas: int | None) -> None:
-        """Write what the arm is to run."""
+        """Write what the arm is to run.
+
+        Raises
+        ------
+        Refused
+            The rollout began while the chart's values said that it writes to the cluster, or the arm is a further canary.
+        """
+        if "bundles" not in release.values:
+            raise Refused(f"the rollout of {release.name} began with rollout.writesTo: cluster: set that again, and let it end or abort it")
         self.recognise(release)
         if arm == "stable":
             said = self._of_stable(release)

@@ -100,8 +100,8 @@ class Release:
         Bundle's reference in the form that the fleet takes: the chart's ``bundle`` table on a cluster, ``{"path": …}`` locally. Empty
         keeps that of stable.
     values
-        What a local fleet's launcher takes besides, such as ``{"env": {…}}``. On a cluster there is nothing of the kind: a release that has
-        some is refused.
+        What a local fleet's launcher takes besides, such as ``{"env": {…}}``; on a cluster what a fleet that writes values needs
+        (`k8s.cluster.values_fleet`). Any other fleet of a cluster refuses a release that has some.
     """
 
     name: str

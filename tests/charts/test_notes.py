@@ -38,6 +38,12 @@ def test_the_notes_warn_of_a_tag_that_can_change() -> None:
     assert "set image.digest" not in render(MINIMAL).notes
 
 
+def test_the_notes_tell_of_the_file_where_a_rollout_writes_values() -> None:
+    notes = render(changed(MINIMAL, {**ROLLOUT, "rollout.writesTo": "values"})).notes
+    assert "--values rollout.yaml --values-command" in notes
+    assert "goes into image and bundles of your values" not in notes
+
+
 @pytest.mark.parametrize(("changes", "step"), [(ROLLOUT, "start"), (JOB, "status")])
 def test_the_notes_tell_how_a_release_is_rolled_out(changes: Values, step: str) -> None:
     commands = [shlex.split(line) for line in render(changed(MINIMAL, changes)).notes.splitlines() if line.startswith("  pilotage")]

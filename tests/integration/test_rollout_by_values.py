@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.journal import ConfigMapJournal
 from k8s.cluster.values import ValuesFile
 from k8s.cluster.values_fleet import ValuesFleet
@@ -310,6 +311,27 @@ def test_an_installation_says_itself_that_everything_is_written_to_values(here: 
     again = Installation(NAMES, api_of(here.server), values=here.file, values_command=command(here))
     again.releases(["spring"], [])
     assert again.fleet.stable_release().name == "spring"
+
+
+def test_a_rollout_does_not_begin_before_the_last_change_of_the_values_is_in_the_cluster(here: Synced) -> None:
+    fleet = ValuesFleet(api_of(here.server), NAMES, ValuesFile(here.file, command(here), marked=True))
+    old = fleet.stable_release()
+    fleet.remove("canary")  # nothing to be removed, and nothing to wait for
+    assert fleet.stable_release() == old
+    fleet.floor(3)
+    with pytest.raises(Unavailable, match="whoever applies the chart has not taken its last change"):
+        fleet.stable_release()
+    here.sync()
+    assert fleet.stable_release() == old
+
+
+def test_a_rollout_that_began_by_writing_to_the_cluster_is_not_gone_on_with_by_values(here: Synced) -> None:
+    fleet = ValuesFleet(api_of(here.server), NAMES, ValuesFile(here.file, command(here), marked=True))
+    (release,) = DeploymentFleet(api_of(here.server), NAMES).releases()
+    with pytest.raises(Refused, match=r"began with rollout\.writesTo: cluster"):
+        fleet.ensure("canary", release, 1)
+    with pytest.raises(Refused, match=r"or it began with rollout\.writesTo: values"):
+        DeploymentFleet(api_of(here.server), NAMES).ensure("canary", fleet.releases()[0], 1)
 
 
 def test_an_arm_that_the_controller_has_not_made_yet_is_wanted_and_not_there(here: Synced) -> None:
