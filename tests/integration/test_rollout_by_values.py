@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from k8s.cli import app
 from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.journal import ConfigMapJournal
 from k8s.cluster.values import ValuesFile
@@ -74,7 +76,7 @@ def is_settled(here: Synced, image: str) -> None:
     assert objects[MINIMUM]["spec"]["minReplicas"] == 2
     assert set(here.values) <= {"image", "rollout"}
     written = {path for method, path in here.server.requests if method != "GET"}
-    assert all(path.startswith((NAMES.config_map(NAMES.journal), NAMES.leases)) for path in written), written
+    assert all(path.startswith((NAMES.config_map(NAMES.journal), NAMES.leases, NAMES.events)) for path in written), written
 
 
 def test_a_good_release_is_promoted_by_values_alone(here: Synced) -> None:
@@ -263,6 +265,34 @@ def test_killed_after_any_write_or_command_the_next_engine_brings_it_to_its_righ
     assert points[0] > 25
     for point in range(1, points[0]):
         run(point, killed)
+
+
+def test_a_person_puts_back_what_an_engine_left_by_the_command_and_the_file(here: Synced, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying(Time):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if here.values.get("traffic", {}).get("weights", {}).get("canary"):
+                raise Killed
+
+    with pytest.raises(Killed):
+        roll_out_by_values(here, SHORT, clock=Dying(here))
+    monkeypatch.setattr("k8s.installation.connect", lambda context: api_of(here.server))
+    seen = [here.committed.read_text()]
+
+    def follow(method: str, path: str) -> None:
+        """The controller, which looks whenever something is asked of the API server."""
+        if here.committed.read_text() != seen[-1]:
+            seen.append(here.committed.read_text())
+            here.sync()
+
+    here.server.fault = follow
+    asked = ["abort", "--name", NAMES.name, "--namespace", NAMES.namespace]
+    alone = CliRunner().invoke(app, asked)
+    assert alone.exit_code == 2
+    assert "name the file of the rollout (--values)" in alone.output
+    done = CliRunner().invoke(app, [*asked, "--values", str(here.file), "--values-command", command(here)])
+    assert done.exit_code == 1, done.output  # rolled back
+    is_settled(here, OLD)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="the documented command commits with git")
