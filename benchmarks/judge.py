@@ -1,7 +1,8 @@
 """The proof of the judge: ``python -m benchmarks.judge [--quick] [--json] [--plots FOLDER]``.
 
 Thousands of canaries are judged while their requests come in, with a look every 50 requests an arm: healthy ones over log-normal,
-heavy-tailed, bimodal, autocorrelated, bursty, stalling and recorded latencies, and ones that are slower, have a longer tail, stall or fail.
+heavy-tailed, bimodal, autocorrelated, bursty, stalling and recorded latencies, with failures that come alone or together, and ones that are
+slower, have a longer tail, stall or fail; some at the small risk of a false alarm that is left for one of thirty steps and releases.
 Beside our judge stand the threshold rule (as Flagger and Argo Rollouts have it) and the Mann-Whitney rule (as Kayenta has it) on the same
 traces, and where it tells something the power of the best test that knows both distributions and looks once (`judge_bounds`).
 
@@ -24,7 +25,7 @@ from benchmarks.judge_bounds import RUNS as BOUND_RUNS
 from benchmarks.judge_cases import TRIALS, Trial
 from benchmarks.judge_rules import judge, mann_whitney, threshold
 from benchmarks.record import Aim, Figure, Record, machine_of, versions_of
-from loadtests.judge import Arm, Batch, Judge
+from loadtests.judge import Arm, Batch, Judge, Policy
 
 PACKAGES = ("numpy", "scipy")
 QUICK_CANARIES, QUICK_RIVALS = 150, 60
@@ -36,7 +37,7 @@ def tried(trial: Trial, *, quick: bool) -> list[Figure]:
     canaries = min(trial.canaries, QUICK_CANARIES) if quick else trial.canaries
     rivals = min(trial.rivals, QUICK_RIVALS if quick else canaries, canaries)
     arms = trial.arms(canaries)
-    outcome = judge(arms, PASSES_AT if trial.passes else ())
+    outcome = judge(arms, PASSES_AT if trial.passes else (), Policy(false_alarm=trial.risk))
     alarms = outcome.failed
     figures = [Figure(f"{trial.name}|judge", 100 * float((alarms > 0).mean()), "%", canaries)]
     if not trial.healthy and (alarms > 0).mean() > 0.5:
@@ -46,7 +47,7 @@ def tried(trial: Trial, *, quick: bool) -> list[Figure]:
             share = float(((outcome.passed > 0) & (outcome.passed <= seen)).mean())
             figures.append(Figure(f"{trial.name}|passed by {seen}", 100 * share, "%", canaries))
     some = arms.part(slice(0, rivals))
-    if trial.harm is not None or trial.healthy:
+    if rivals and (trial.harm is not None or trial.healthy):
         true_p99 = trial.traffic.quantile(0.99)
         figures.append(Figure(f"{trial.name}|threshold", 100 * float((threshold(some, true_p99) > 0).mean()), "%", rivals))
         figures.append(Figure(f"{trial.name}|mann_whitney", 100 * float((mann_whitney(some) > 0).mean()), "%", rivals))

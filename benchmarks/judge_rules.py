@@ -63,21 +63,23 @@ class Outcome:
     passed: Alarms
 
 
-def judge(arms: Arms, passes_at: tuple[int, ...] = ()) -> Outcome:
-    """Our judge with its default objectives and policy, looking every `LOOK` requests.
+def judge(arms: Arms, passes_at: tuple[int, ...] = (), policy: Policy | None = None) -> Outcome:
+    """Our judge with its default objectives, looking every `LOOK` requests.
 
     Parameters
     ----------
     passes_at
         Requests an arm at which it is also asked whether it passes, which takes longer to work out.
+    policy
+        The default one where it is None.
     """
-    parts = [_judge(arms.part(slice(first, first + LANES)), passes_at) for first in range(0, len(arms.canary_ms), LANES)]
+    policy = policy or Policy()
+    parts = [_judge(arms.part(slice(first, first + LANES)), passes_at, policy) for first in range(0, len(arms.canary_ms), LANES)]
     return Outcome(np.concatenate([part.failed for part in parts]), np.concatenate([part.passed for part in parts]))
 
 
-def _judge(arms: Arms, passes_at: tuple[int, ...]) -> Outcome:
+def _judge(arms: Arms, passes_at: tuple[int, ...], policy: Policy) -> Outcome:
     lanes, count = arms.canary_ms.shape
-    policy = Policy()
     latencies = Latencies(lanes, SCALE)
     total = sum(objective.share_of_risk for objective in CANARY_OBJECTIVES)
     needed = {objective: -np.log(policy.false_alarm * objective.share_of_risk / total) for objective in CANARY_OBJECTIVES}
@@ -134,16 +136,18 @@ def _passes(tests: Mapping[Objective, Test], policy: Policy, seen: int) -> Bools
             met.append(test.log_evidence_faster(objective.max_ratio) >= log_needed)
         elif isinstance(objective, ErrorIncrease) and isinstance(test, FailuresTest):
             # Few different counts come up: each is worked out once.
-            states = list(zip(*test.failed.T.tolist(), test.effect().tolist(), strict=True))
-            holds = {(c, b, d): _rise_is_small(c, b, d, seen, objective, policy) >= log_needed for c, b, d in set(states)}
+            effect = test.effect()
+            states = list(zip(*test.failed.T.tolist(), effect.size.tolist(), effect.squared_error.tolist(), strict=True))
+            holds = {state: _rise_is_small(state, seen, objective, policy) >= log_needed for state in set(states)}
             met.append(np.array([holds[state] for state in states]))
         elif isinstance(objective, NotSlower):
             met.append(np.array([seen >= objective.min_samples]))
     return np.asarray(np.logical_and.reduce(np.broadcast_arrays(*met)))
 
 
-def _rise_is_small(canary: int, baseline: int, d: float, seen: int, objective: ErrorIncrease, policy: Policy) -> float:
-    pair = SharePair(canary / d, seen / d, baseline / d, seen / d, policy.planned_samples / d)
+def _rise_is_small(state: tuple[int, int, float, float], seen: int, objective: ErrorIncrease, policy: Policy) -> float:
+    canary, baseline, d, error = state
+    pair = SharePair(canary, seen, baseline, seen, policy.planned_samples, d, error)
     return pair.log_evidence_less(objective.max_points / 100)
 
 

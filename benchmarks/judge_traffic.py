@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Draw = Callable[[np.random.Generator, tuple[int, int]], tuple[Floats, Floats]]
 Harm = Callable[[np.random.Generator, Floats, "Traffic"], Floats]
 
@@ -91,6 +92,15 @@ def stalled(generator: np.random.Generator, latency: Floats, every: int, length:
     return latency + waits
 
 
+def outages(generator: np.random.Generator, shape: tuple[int, int], share: float, length: int) -> Bools:
+    """Return which requests fail, ``(R, N) bool``: `length` in a row, a `share` of all (a little less where outages overlap)."""
+    began = generator.random(shape) < share / length
+    failed = began.copy()
+    for after in range(1, length):
+        failed[:, after:] |= began[:, : shape[1] - after]
+    return failed
+
+
 def _stalls(generator: np.random.Generator, shape: tuple[int, int]) -> Floats:
     return stalled(generator, np.exp(SIGMA * generator.standard_normal(shape)), every=1000)
 
@@ -154,6 +164,15 @@ def stretched_excess(times: float) -> Harm:
     def apply(_: np.random.Generator, latency: Floats, traffic: Traffic) -> Floats:
         edge = traffic.quantile(0.98)
         return np.where(latency > edge, edge + times * (latency - edge), latency)
+
+    return apply
+
+
+def later(first: int, harm: Harm) -> Harm:
+    """Return a harm that begins with a request, counted from 0."""
+
+    def apply(generator: np.random.Generator, latency: Floats, traffic: Traffic) -> Floats:
+        return np.concatenate([latency[:, :first], harm(generator, latency[:, first:], traffic)], axis=1)
 
     return apply
 

@@ -117,7 +117,7 @@ def correlations(samples: NDArray[np.float64], values: Sequence[float]) -> NDArr
     variance = (size * share * (1 - share))[None]
     for events in sums:
         dispersion.add((events - size * share)[None], variance, events[None])
-    return np.asarray(dispersion.factor()[0])
+    return np.asarray(dispersion.effect().size[0])
 
 
 def intervals(samples: NDArray[np.float64], shares: Sequence[Fraction]) -> list[tuple[float | None, float | None]]:

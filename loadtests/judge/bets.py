@@ -6,11 +6,15 @@ An event is a failed request, or one slower than a threshold. In a block with ``
     Π over canary (1 + a (y − c − τ))  ·  Π over baseline (1 − a r / (1 − r) (y − c))
 
 with ``y`` 1 for an event and 0 else, ``c`` any number fixed before the block (the share of events so far) and ``τ`` the tolerated increase.
-If in this block the canary's share is at most the baseline's plus τ, the expected factor is at most 1: by the weighted inequality of the
-arithmetic and the geometric mean it is at most (1 + r a (p_C − τ − c) − r a (p_B − c)) to the power of the block's size. Wealth is then a
-test supermartingale, and by Ville's inequality it ever reaches 1/α with probability at most α, however often one looks and whatever the
-shares do from block to block, as long as both arms meet the same conditions within one. For τ = 0 this is the e-variable of
-Turner, Ly and Grünwald with the pooled share as the null.
+If in this block the canary's share is at most the baseline's plus τ, and its requests are independent given what came before, the expected
+factor is at most 1: by the weighted inequality of the arithmetic and the geometric mean it is at most
+(1 + r a (p_C − τ − c) − r a (p_B − c)) to the power of the block's size. Wealth is then a test supermartingale, and by Ville's inequality
+it ever reaches 1/α with probability at most α, however often one looks and whatever the shares do from block to block, as long as both
+arms meet the same conditions within one. For τ = 0 this is the e-variable of Turner, Ly and Grünwald with the pooled share as the null.
+
+An arm that has stalls, bursts or outages of its own does not meet the same conditions: its share in a block is known only after its first
+requests, and the product over a cluster counts one piece of news many times. Log wealth is then tempered (`dispersion.py`), and it is that
+which makes the bound approximate.
 
 Nobody knows the right stake, so wealth is spread over stakes, given as ratios ρ of shares they would be best for, and over thresholds; the
 mixture of test supermartingales is one.
@@ -112,8 +116,7 @@ class Bets:
 
     def by_threshold(self) -> Floats:
         """Log of the wealth at each threshold, correlations allowed for, ``(R, L) float64``; their logsumexp is `log_wealth`."""
-        tempered = self._log_wealth / self.dispersion.factor()[:, :, None]
-        return np.asarray(logsumexp(tempered + self._start, axis=2))
+        return np.asarray(logsumexp(self.dispersion.effect().temper(self._log_wealth) + self._start, axis=2))
 
     def log_wealth(self) -> Floats:
         """Log of the whole wealth, correlations allowed for, ``(R,) float64``; the first wealth is 1."""

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from loadtests.judge.mixture import log_evidence_above, log_evidence_below
+from loadtests.judge.dispersion import tempered
+from loadtests.judge.mixture import Evidence, log_evidence_above, log_evidence_below
 
 GRID = expit(np.linspace(-16, 16, 601))
 """Shares from 1e-7 to 1 − 1e-7, 5 % apart in the odds."""
@@ -30,12 +31,14 @@ HALVINGS = 20
 
 @dataclass(frozen=True)
 class SharePair:
-    """Events and requests of two arms, already divided by their design effects.
+    """Events and requests of two arms.
 
     Attributes
     ----------
     planned
         Requests an arm for which the interval is to be tightest.
+    correlated, squared_error
+        Requests that count as one, and the squared relative standard error of that (`dispersion.DesignEffect`).
     """
 
     canary_events: float
@@ -43,6 +46,8 @@ class SharePair:
     baseline_events: float
     baseline_requests: float
     planned: float
+    correlated: float = 1.0
+    squared_error: float = 0.0
 
     @property
     def value(self) -> float | None:
@@ -62,16 +67,21 @@ class SharePair:
 
     def _against(self, share: NDArray[np.float64], difference: float) -> NDArray[np.float64]:
         """Evidence against each share of the baseline's with one of the canary's that is higher by at least the difference."""
-        evidence = log_evidence_above(self.baseline_events, self.baseline_requests, share, self.planned)
+        evidence = self._of_arm(log_evidence_above, self.baseline_events, self.baseline_requests, share)
         least = share + difference
         # Every share of the canary's is at least one that is not above zero: nothing speaks against it.
         bound = least > 0
-        evidence[bound] += log_evidence_below(self.canary_events, self.canary_requests, least[bound], self.planned)
+        evidence[bound] += self._of_arm(log_evidence_below, self.canary_events, self.canary_requests, least[bound])
         return evidence
+
+    def _of_arm(self, evidence: Evidence, events: float, requests: float, share: NDArray[np.float64]) -> NDArray[np.float64]:
+        d = self.correlated
+        return tempered(evidence(events / d, requests / d, share, self.planned / d), self.squared_error)
 
     def swapped(self) -> SharePair:
         """The same with the arms exchanged."""
-        return SharePair(self.baseline_events, self.baseline_requests, self.canary_events, self.canary_requests, self.planned)
+        exchanged = self.baseline_events, self.baseline_requests, self.canary_events, self.canary_requests
+        return SharePair(*exchanged, self.planned, self.correlated, self.squared_error)
 
     def interval(self, log_needed: float) -> tuple[float, float]:
         """Ends of the differences that are not refuted."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from loadtests.judge.bets import Bets
 from loadtests.judge.blocks import Block
+from loadtests.judge.dispersion import DesignEffect
 
 RATIOS = ((2.0, 0.1), (5.0, 0.1), (200.0, 0.8))
 """Most of the wealth is on "the baseline hardly ever fails", which is how services are: nine failures against none then suffice."""
@@ -45,6 +46,6 @@ class FailuresTest:
         """Log of the evidence that the canary fails more, ``(R,) float64``."""
         return self._bets.log_wealth()
 
-    def effect(self) -> NDArray[np.float64]:
-        """Design effect of failures, ``(R,) float64``."""
-        return self._bets.dispersion.factor()[:, 0]
+    def effect(self) -> DesignEffect:
+        """Design effect of failures, ``(R,)``."""
+        return self._bets.dispersion.effect().at(0)

@@ -35,9 +35,10 @@ class NotSlowerCase:
         """Show the latency where the arms differ most clearly."""
         canary, baseline = self._latencies.canary.at_or_above()[0], self._latencies.baseline.at_or_above()[0]
         edge = min(int(self._test.strongest()[0]), len(canary) - 1)
-        correlated = float(self._test.effect()[0])
-        slow_c, all_c, slow_b, all_b = (float(count) / correlated for count in (canary[edge], canary[0], baseline[edge], baseline[0]))
-        pair = SharePair(slow_c, all_c, slow_b, all_b, self._planned / correlated)
+        found = self._test.effect()
+        correlated, error = float(found.size[0]), float(found.squared_error[0])
+        slow_c, all_c, slow_b, all_b = (float(count) for count in (canary[edge], canary[0], baseline[edge], baseline[0]))
+        pair = SharePair(slow_c, all_c, slow_b, all_b, self._planned, correlated, error)
         low, high = (None, None) if pair.value is None else (100 * end for end in pair.interval(-math.log(look.fail_risk)))
         value = None if pair.value is None else 100 * pair.value
         effect = Effect(value, low, high, "percentage points", look.fail_risk)
@@ -96,4 +97,4 @@ class QuantileRatioCase:
             "pass": f"the canary's {name} is {between}, below {number(self._objective.max_ratio)} times",
             "inconclusive": f"too few requests: the canary's {name} may be {between}",
         }[status]
-        return Account(effect, sentence, samples[0], samples[1], float(self._test.effect()[0].max()))
+        return Account(effect, sentence, samples[0], samples[1], float(self._test.effect().size[0]))

@@ -8,6 +8,7 @@ import numpy as np
 
 from loadtests.judge.blocks import Block, Latencies
 from loadtests.judge.cases import Account, Look
+from loadtests.judge.dispersion import tempered
 from loadtests.judge.limits import LimitTest
 from loadtests.judge.mixture import log_evidence_above, log_evidence_below
 from loadtests.judge.objectives import ErrorLimit, GoodputLimit, QuantileLimit, quantile_name
@@ -57,7 +58,7 @@ class ErrorLimitCase(LimitCase):
     def account(self, look: Look, status: Status) -> Account:
         """State the share of failures."""
         failed, requests = int(self._test.events[0]), int(self._test.requests[0])
-        risk, correlated = look.risk(status), float(self._test.effect()[0])
+        risk, correlated = look.risk(status), float(self._test.effect().size[0])
         value, low, high = self._test.interval(-math.log(risk))
         share, limit = percent(100 * failed / requests) if requests else "none", percent(self._objective.max_error_pct)
         sentence = {
@@ -84,7 +85,7 @@ class GoodputLimitCase(LimitCase):
     def account(self, look: Look, status: Status) -> Account:
         """State the share of requests answered in time."""
         requests = int(self._test.requests[0])
-        risk, correlated = look.risk(status), float(self._test.effect()[0])
+        risk, correlated = look.risk(status), float(self._test.effect().size[0])
         missed, low, high = self._test.interval(-math.log(risk))
         share = "none" if missed is None else percent(100 * (1 - missed))
         within, least = milliseconds(self._objective.within_ms), percent(self._objective.min_goodput_pct)
@@ -111,13 +112,13 @@ class QuantileLimitCase(LimitCase):
 
     def account(self, look: Look, status: Status) -> Account:
         """State the quantile seen and the share of requests beyond the limit."""
-        tail, scale = self._latencies.canary.at_or_above(), self._latencies.scale
-        samples, correlated = int(tail[0, 0]), float(self._test.effect()[0])
+        tail, scale, effect = self._latencies.canary.at_or_above(), self._latencies.scale, self._test.effect()
+        samples, correlated, error = int(tail[0, 0]), float(effect.size[0]), float(effect.squared_error[0])
         share, risk = 1 - self._objective.quantile, look.risk(status)
         counted = (tail[0] / correlated, samples / correlated, share, self._planned / correlated)
         # The quantile lies above every edge with shown more than its share above, and below every edge with shown less.
-        above = np.flatnonzero(log_evidence_above(*counted) >= -math.log(risk)) if samples else np.zeros(0, dtype=int)
-        below = np.flatnonzero(log_evidence_below(*counted) >= -math.log(risk)) if samples else np.zeros(0, dtype=int)
+        above = np.flatnonzero(tempered(log_evidence_above(*counted), error) >= -math.log(risk)) if samples else np.zeros(0, dtype=int)
+        below = np.flatnonzero(tempered(log_evidence_below(*counted), error) >= -math.log(risk)) if samples else np.zeros(0, dtype=int)
         low = scale.edge(int(above[-1])) if len(above) else None
         high = scale.edge(int(below[0])) if len(below) and below[0] < scale.cells else None
         value = scale.edge(int(edge_with_share(tail, share)[0])) if samples * share >= 1 else None

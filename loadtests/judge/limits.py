@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.judge.difference import GRID
-from loadtests.judge.dispersion import Dispersion
+from loadtests.judge.dispersion import DesignEffect, Dispersion, tempered
 from loadtests.judge.mixture import log_evidence_above, log_evidence_below
 from loadtests.judge.scale import Cells
 
@@ -41,22 +41,24 @@ class LimitTest:
         variance = (events * (1 - self._share)).astype(np.float64)
         self._dispersion.add((events - requests * self._share)[:, None], variance[:, None], events[:, None])
 
-    def effect(self) -> NDArray[np.float64]:
-        """Design effect, ``(R,) float64``."""
-        return self._dispersion.factor()[:, 0]
+    def effect(self) -> DesignEffect:
+        """Design effect, ``(R,)``."""
+        return self._dispersion.effect().at(0)
 
     def log_evidence(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Log evidence that the share is above, and that it is below what is allowed, ``(R,) float64`` each."""
-        d = self.effect()
+        effect = self.effect()
+        d, error = effect.size, effect.squared_error
         counted = (self.events / d, self.requests / d, self._share, self._planned / d)
-        return log_evidence_above(*counted), log_evidence_below(*counted)
+        return tempered(log_evidence_above(*counted), error), tempered(log_evidence_below(*counted), error)
 
     def interval(self, log_needed: float) -> tuple[float | None, float, float]:
         """Share seen and the ends of the shares that are not refuted, in the first lane."""
         if not self.requests[0]:
             return None, 0.0, 1.0
-        d = float(self.effect()[0])
+        effect = self.effect()
+        d, error = effect.size[0], effect.squared_error[0]
         counted = (self.events[0] / d, self.requests[0] / d, GRID, self._planned / d)
-        low = GRID[log_evidence_above(*counted) >= log_needed]
-        high = GRID[log_evidence_below(*counted) >= log_needed]
+        low = GRID[tempered(log_evidence_above(*counted), error) >= log_needed]
+        high = GRID[tempered(log_evidence_below(*counted), error) >= log_needed]
         return float(self.events[0] / self.requests[0]), float(low[-1]) if len(low) else 0.0, float(high[0]) if len(high) else 1.0

@@ -20,11 +20,15 @@ theorem 1. Howard, Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametric, n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaincc, betaln, xlog1py, xlogy
 
 Floats = NDArray[np.float64]
+Evidence = Callable[[ArrayLike, ArrayLike, ArrayLike, ArrayLike], Floats]
+"""One of the two below: of events, requests, a share and what is planned."""
 
 PLAN_OVER_NU = 10.0
 """Requests for which the boundary is tightest, divided by ν (measured in `benchmarks.judge`: flat between 5 and 20)."""

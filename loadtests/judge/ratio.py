@@ -6,6 +6,10 @@ evidences (`mixture.py`) against these two statements is evidence against both; 
 over all x is evidence against "the ratio is at most m" without any correction for having looked at all x. The same the other way round for
 "at least m". All ratios that are not refuted make the interval; each of its ends holds with its own confidence at all times.
 
+Both arms are taken to be as correlated as the more correlated of them. An arm that has met no stall looks independent, and its quiet would
+be evidence that its quantile is low, though the next stall may only not have come yet; that there are stalls, the other arm shows. Each arm
+by its own design effect raised twenty times the false alarms it may where both stall now and then.
+
 Letters: ``R`` lanes, ``K`` cells.
 
 References
@@ -22,12 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.judge.blocks import Block, Latencies
-from loadtests.judge.dispersion import Dispersion
-from loadtests.judge.mixture import log_evidence_above, log_evidence_below
+from loadtests.judge.dispersion import DesignEffect, Dispersion, tempered
+from loadtests.judge.mixture import Evidence, log_evidence_above, log_evidence_below
 from loadtests.judge.scale import STEP, cells_between, edge_with_share
 
 Floats = NDArray[np.float64]
-Evidence = Callable[[Floats, Floats, float, float], Floats]
 
 GROWTH = 1.1
 """The threshold at which correlation is measured moves when there are this many times the samples that it was last set from."""
@@ -70,9 +73,10 @@ class RatioTest:
             self._next = total * GROWTH
             self._edges = np.stack([edge_with_share(tail, self._share) for tail in tails], axis=1)
 
-    def effect(self) -> Floats:
-        """Design effects of canary and baseline, ``(R, 2) float64``."""
-        return self._dispersion.factor()
+    def effect(self) -> DesignEffect:
+        """Design effect, the larger of both arms', ``(R,)``."""
+        both = self._dispersion.effect()
+        return both.at(np.argmax(both.size, axis=1))
 
     def log_evidence_slower(self, ratio: float) -> Floats:
         """Log evidence against "the ratio is at most `ratio`", ``(R,) float64``."""
@@ -93,12 +97,13 @@ class RatioTest:
         """At least `log_evidence_slower`, at a fraction of its cost: the evidence at one edge instead of the smallest, ``(R,) float64``."""
         tails = self._latencies.canary.at_or_above(), self._latencies.baseline.at_or_above()
         edge = edge_with_share(tails[1], self._share)
-        lane, effects = np.arange(len(edge)), self._dispersion.factor()
+        lane, effect = np.arange(len(edge)), self.effect()
         above = np.minimum(edge + cells_between(ratio) + 1, self._latencies.scale.cells)
         total = np.zeros(len(edge))
         for arm, where, evidence in ((0, above, log_evidence_above), (1, edge, log_evidence_below)):
-            d = effects[:, arm]
-            total += evidence(tails[arm][lane, where] / d, tails[arm][:, 0] / d, self._share, self._planned / d)
+            d = effect.size
+            shown = evidence(tails[arm][lane, where] / d, tails[arm][:, 0] / d, self._share, self._planned / d)
+            total += tempered(shown, effect.squared_error)
         return total
 
     def interval(self, log_needed: float) -> tuple[float, float]:
@@ -121,11 +126,11 @@ class RatioTest:
     def _against(self, evidence: Evidence, arm: int, lanes: NDArray[np.bool_] | slice = slice(None)) -> Floats:
         """Evidence at every edge for one arm; worked out once for each count, of which there are fewer than edges."""
         tail = (self._latencies.canary, self._latencies.baseline)[arm].at_or_above()[lanes]
-        effect = self._dispersion.factor()[lanes, arm]
+        effect = self.effect()
         rows = []
-        for row, each in zip(tail, effect, strict=True):
+        for row, d, error in zip(tail, effect.size[lanes], effect.squared_error[lanes], strict=True):
             counts, where = np.unique(row, return_inverse=True)
-            rows.append(evidence(counts / each, row[0] / each, self._share, self._planned / each)[where])
+            rows.append(tempered(evidence(counts / d, row[0] / d, self._share, self._planned / d), error)[where])
         return np.array(rows)
 
 

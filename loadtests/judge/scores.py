@@ -95,7 +95,7 @@ class ScoresTest:
 
     def effect(self) -> Floats:
         """Design effect, the mean over the deciles, ``(R,) float64``."""
-        return np.asarray(self._bets[0].dispersion.factor().mean(axis=1))
+        return np.asarray(self._bets[0].dispersion.effect().size.mean(axis=1))
 
     def interval(self, risk: float) -> tuple[Floats, Floats, Floats]:
         """Distance of the empirical distributions and the ends of its interval, ``(R,)`` each, at a risk for both ends together."""

@@ -36,7 +36,7 @@ class ErrorIncreaseCase:
         """State the shares of failures."""
         failed, requests = self._test.failed[0], self._test.requests[0]
         pair, risk = self._pair(), look.risk(status)
-        correlated = float(self._test.effect()[0])
+        correlated = float(self._test.effect().size[0])
         if pair.value is None:
             nothing = Effect(None, None, None, "percentage points", risk)
             return Account(nothing, "an arm has no requests", int(requests[0]), int(requests[1]), correlated)
@@ -55,9 +55,9 @@ class ErrorIncreaseCase:
         return Account(effect, sentence, int(requests[0]), int(requests[1]), correlated)
 
     def _pair(self) -> SharePair:
-        d = float(self._test.effect()[0])
-        failed, requests = self._test.failed[0] / d, self._test.requests[0] / d
-        return SharePair(float(failed[0]), float(requests[0]), float(failed[1]), float(requests[1]), self._planned / d)
+        effect, failed, requests = self._test.effect(), self._test.failed[0], self._test.requests[0]
+        counts = float(failed[0]), float(requests[0]), float(failed[1]), float(requests[1])
+        return SharePair(*counts, self._planned, float(effect.size[0]), float(effect.squared_error[0]))
 
 
 class SameScoresCase:

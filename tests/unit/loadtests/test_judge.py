@@ -71,6 +71,12 @@ def test_a_canary_slower_by_less_than_the_margin_does_not_fail() -> None:
     assert strict.status == "fail"
 
 
+def test_a_thirtieth_of_the_risk_still_finds_twice_the_latency_and_leaves_the_same_service_alone() -> None:
+    policy = Policy(false_alarm=0.01 / 30)
+    assert judged(arm(1000, 1, times=2.0), arm(1000, 2), policy=policy).status == "fail"
+    assert judged(arm(20_000, 1), arm(20_000, 2), policy=policy).status == "pass"
+
+
 def test_a_canary_that_fails_more_often_fails() -> None:
     verdict = judged(arm(3000, 1, errors=0.02), arm(3000, 2, errors=0.001))
     errors = next(finding for finding in verdict.findings if finding.objective == "errors")
