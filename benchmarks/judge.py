@@ -1,4 +1,4 @@
-"""The proof of the judge: ``python -m benchmarks.judge [--quick] [--json] [--plots FOLDER]``.
+"""The proof of the judge: ``python -m benchmarks.judge [--quick] [--seed N] [--only TEXT] [--json] [--plots FOLDER]``.
 
 Thousands of canaries are judged while their requests come in, with a look every 50 requests an arm: healthy ones over log-normal,
 heavy-tailed, bimodal, autocorrelated, bursty, stalling and recorded latencies, with failures that come alone or together, and ones that are
@@ -8,7 +8,7 @@ traces, and where it tells something the power of the best test that knows both 
 
 For every trial: ``…|judge`` is the share of canaries for which an alarm was raised, ``…|median`` after how many requests an arm half of the
 harmed ones were found, ``…|bound`` what the best test could raise. `--quick` tries fewer canaries of fewer kinds.
-Everything is drawn with fixed seeds: two runs print the same figures.
+Everything is drawn with fixed seeds: two runs print the same figures, and `--seed` draws others.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ QUICK_CANARIES, QUICK_RIVALS = 150, 60
 PASSES_AT = (1000, 2000, 3000, 5000, 7000, 10_000)
 
 
-def tried(trial: Trial, *, quick: bool) -> list[Figure]:
+def tried(trial: Trial, *, quick: bool, seed: int = 0) -> list[Figure]:
     """Figures of one trial."""
     canaries = min(trial.canaries, QUICK_CANARIES) if quick else trial.canaries
     rivals = min(trial.rivals, QUICK_RIVALS if quick else canaries, canaries)
-    arms = trial.arms(canaries)
+    arms = trial.arms(canaries, seed)
     outcome = judge(arms, PASSES_AT if trial.passes else (), Policy(false_alarm=trial.risk))
     alarms = outcome.failed
     figures = [Figure(f"{trial.name}|judge", 100 * float((alarms > 0).mean()), "%", canaries)]
@@ -87,15 +87,15 @@ def passes_without_data() -> int:
     return passed
 
 
-def run(*, quick: bool, plots: Path | None, tell: Tell) -> Record:
-    """Try everything."""
-    trials = [trial for trial in TRIALS if trial.in_quick or not quick]
+def run(*, quick: bool, plots: Path | None, tell: Tell, seed: int = 0, only: str = "") -> Record:
+    """Try everything whose name holds `only`."""
+    trials = [trial for trial in TRIALS if (trial.in_quick or not quick) and only in trial.name]
     figures: list[Figure] = []
     aims: list[Aim] = []
     work = np.cumsum([0, *(trial.count * trial.canaries for trial in trials)])
     for number, trial in enumerate(trials):
         tell(trial.name, float(work[number] / work[-1]))
-        found = tried(trial, quick=quick)
+        found = tried(trial, quick=quick, seed=seed)
         figures += found
         if trial.aim_pct is not None:
             aims.append(Aim(found[0].name, found[0].value, "%", trial.aim_pct, at_most=trial.healthy))
@@ -114,12 +114,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; 0 whether or not the aims are met, 3 when nothing could be measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.judge", description="False alarms and power of the judge and its rivals.")
     parser.add_argument("--quick", action="store_true", help="fewer canaries of fewer kinds: ends within 60 s")
+    parser.add_argument("--seed", type=int, default=0, help="of the traces; with another one, what was found is confirmed  [default: 0]")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only canaries whose name holds this, as 'bursts'")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of tables")
     parser.add_argument("--plots", type=Path, default=None, help="folder to draw the figures into")
     options = parser.parse_args(arguments)
-    return report(
-        lambda tell: run(quick=options.quick, plots=options.plots, tell=tell), "the judge and its rivals: alarms", as_json=options.json
-    )
+    chosen = {"quick": options.quick, "plots": options.plots, "seed": options.seed, "only": options.only}
+    return report(lambda tell: run(**chosen, tell=tell), "the judge and its rivals: alarms", as_json=options.json)
 
 
 if __name__ == "__main__":

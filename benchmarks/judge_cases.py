@@ -65,9 +65,10 @@ class Trial:
         """Whether an alarm is a false one."""
         return self.harm is None and self.failing[0] == self.failing[1]
 
-    def arms(self, canaries: int) -> Arms:
-        """Draw the traces; the seed is that of the name."""
-        generator = np.random.default_rng(crc32(self.name.encode()))
+    def arms(self, canaries: int, seed: int = 0) -> Arms:
+        """Draw the traces; every name and seed has its own."""
+        of_name = crc32(self.name.encode())
+        generator = np.random.default_rng([seed, of_name] if seed else of_name)
         shape = (canaries, self.count)
         canary, baseline = self.traffic.draw(generator, shape)
         if self.harm is not None:

@@ -9,7 +9,7 @@ from benchmarks.judge import passes_without_data, tried
 from benchmarks.judge_bounds import error_bound, stretched_bound
 from benchmarks.judge_cases import TRIALS
 from benchmarks.judge_rules import Arms, judge, mann_whitney, threshold
-from benchmarks.judge_traffic import NULLS, correlated, slower, stalled, stretched
+from benchmarks.judge_traffic import NULLS, correlated, later, outages, slower, stalled, stretched
 from loadtests.judge import Arm, Batch, Judge
 
 LOGNORMAL = NULLS[0]
@@ -78,6 +78,23 @@ def test_every_trial_has_a_name_of_its_own_and_draws_the_same_traces_again() -> 
     assert len(set(names)) == len(names)
     trial = dataclasses.replace(TRIALS[0], count=200)
     np.testing.assert_array_equal(trial.arms(3).canary_ms, trial.arms(3).canary_ms)
+    assert (trial.arms(3, seed=1).canary_ms != trial.arms(3).canary_ms).all()
+
+
+def test_outages_come_in_a_row_and_fail_their_share() -> None:
+    failed = outages(np.random.default_rng(3), (200, 3000), 0.02, 20)
+    assert failed.mean() == pytest.approx(0.02, rel=0.1)
+    ended = failed[:, 20:-1] & ~failed[:, 21:]
+    rows, columns = np.nonzero(ended)
+    assert len(rows) > 100
+    assert all(failed[row, column + 1 : column + 21].all() for row, column in zip(rows, columns, strict=True))
+
+
+def test_a_harm_that_comes_later_leaves_what_was_before() -> None:
+    generator = np.random.default_rng(4)
+    latency, _ = LOGNORMAL.draw(generator, (2, 100))
+    harmed = later(60, slower(3.0))(generator, latency, LOGNORMAL)
+    np.testing.assert_array_equal(harmed, latency * np.repeat([1.0, 3.0], [60, 40]))
 
 
 def test_a_trial_tells_of_the_judge_and_its_rivals() -> None:
