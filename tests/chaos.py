@@ -192,6 +192,8 @@ class Chaos(Town):
                 continue
             if event.kind == "away":
                 arm.update(ready=0, ready_s=self.now_s() + event.lasts_s)
+            elif event.kind == "given" and name != "stable":
+                arm.update(release="stranger", next="stranger")
             elif event.kind == "restarted":
                 arm["restarts"] += 1
             elif event.kind == "deleted" and name != "stable":

@@ -145,8 +145,8 @@ class Town:
                 assert replicas is None, "the engine scales stable"
                 if found["next"] != release.name and (found["next"] or found["release"]) != release.name:
                     found.update(next=release.name, ready_s=self.now_s() + 4)
-            elif replicas != found["wanted"]:
-                found.update(wanted=replicas, ready_s=self.now_s() + 2)
+            elif (replicas, release.name) != (found["wanted"], found["next"]):
+                found.update(wanted=replicas, next=release.name, ready_s=self.now_s() + 2)
 
         self.do(f"ensure {arm} {release.name}", effect=change)
 

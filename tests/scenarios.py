@@ -48,7 +48,7 @@ class Event:
     phase, after_s
         When: so many seconds after the rollout first was in this phase.
     kind
-        ``away`` (arms lose their readiness), ``breaks`` (stable does, with any new release), ``deleted``, ``restarted``, ``weights``, ``pause``, ``resume``, ``promote``, ``abort``.
+        ``given`` (arms run another release), ``away`` (arms lose their readiness), ``breaks`` (stable does, with any new release), ``deleted``, ``restarted``, ``weights``, ``pause``, ``resume``, ``promote``, ``abort``.
     weights
         That somebody else sets: shares of the arms, in their order.
     """

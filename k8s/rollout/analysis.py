@@ -44,6 +44,8 @@ class Analysis:
         """Warm the arms up."""
         plan = self._record.plan
         self._here.canaries_live()
+        if not self._here.home():
+            return
         if not plan.warm_up.requests:
             raise Turn(Cause.WARM, "the plan warms nothing up")
         self._here.once("mirror", lambda: self._hands.mirror(plan.warm_up.mirror_pct))

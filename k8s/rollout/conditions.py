@@ -9,7 +9,7 @@ from k8s.errors import RolloutError
 from k8s.rollout.hands import Hands
 from k8s.rollout.health import HealthWatch
 from k8s.rollout.ledger import Ledger
-from k8s.rollout.phases import Cause
+from k8s.rollout.phases import TRANSITIONS, Cause
 from k8s.rollout.ports import ARMS, Arm, ArmState, Clock, Release, Weights
 from k8s.rollout.record import Dropped, Judged
 
@@ -65,8 +65,24 @@ class Conditions:
                 raise RolloutError(f"stable has no ready endpoint{because(stable)}: {kept}; mend it, then start again")
             if serving:
                 return False
+        if "home" in self._done and stable.ready:
+            self._set_again(Weights())
         self.once("home", self._hands.send_home)
         return True
+
+    def _set_again(self, wanted: Weights) -> None:
+        """Set weights, again where somebody else changed them since; on the way back he is left alone in the end, for the route goes."""
+        record, found = self._ledger.record, self._hands.weights()
+        if found != record.weights and self._done & {"home", "weights"}:
+            goes_back = Cause.FAILED not in TRANSITIONS[record.phase]
+            if goes_back and record.drifts > record.plan.max_drifts:
+                return
+            drifts = record.drifts + 1
+            self._ledger.save(what="drift", detail=f"somebody else set {found}", drifts=drifts)
+            if drifts > record.plan.max_drifts and not goes_back:
+                raise Turn(Cause.FAILED, f"somebody else set the weights {drifts} times", conclusion="inconclusive")
+        if found != wanted or record.weights != wanted:
+            self._hands.set_weights(wanted)
 
     def keep_weights(self) -> None:
         """Set the weights of the step, and set them again where somebody else changed them."""
@@ -77,15 +93,8 @@ class Conditions:
             wanted = Weights.shared(shares | {"stable": wanted.stable + wanted.baseline})
         if wanted.stable and not self._hands.state("stable").ready:
             return  # no weight is moved to an arm that is not there: as it was, until it is
-        found = self._hands.weights()
-        if found != record.weights and "weights" in self._done:
-            drifts = record.drifts + 1
-            self._ledger.save(what="drift", detail=f"somebody else set {found}", drifts=drifts)
-            if drifts > record.plan.max_drifts:
-                raise Turn(Cause.FAILED, f"somebody else set the weights {drifts} times", conclusion="inconclusive")
+        self._set_again(wanted)
         self._done.add("weights")
-        if found != wanted or record.weights != wanted:
-            self._hands.set_weights(wanted)
 
     def unburden(self) -> None:
         """Give to stable what dropped releases still have, before anything is waited for."""
@@ -132,7 +141,8 @@ class Conditions:
         return not missing
 
     def canaries_live(self) -> None:
-        """Check that each canary is there and well. One that is not loses its weight first of all."""
+        """Check that each canary is there and well, and what it is to be. One that is not loses its weight first of all."""
+        self._no_strangers()
         self.drop_unwell()
         record = self._ledger.record
         for arm in record.canaries:
@@ -143,6 +153,23 @@ class Conditions:
             if record.losses < record.plan.health.max_losses:
                 raise Turn(Cause.LOST, lost, losses=record.losses + 1)
             self.drop(arm, lost, "fail")
+
+    def _no_strangers(self) -> None:
+        """Check that no arm was given another release by somebody else: verdicts, and weight, would be for what nobody asked about."""
+        record = self._ledger.record
+        wanted: dict[Arm, Release] = {"stable": record.old_release, record.plan.beside: record.old_release}
+        wanted |= {arm: record.release_of(arm) for arm in record.canaries}
+        for arm, release in wanted.items():
+            found = self._hands.state(arm)
+            if not found.ready or found.release in (None, release.name):
+                continue
+            said = f"somebody else gave {arm} {found.release}, in place of {release.name}"
+            if arm != "stable" and record.losses < record.plan.health.max_losses:
+                raise Turn(Cause.LOST, said, losses=record.losses + 1)
+            if arm in record.canaries:
+                self.drop(arm, said, "inconclusive")
+            else:
+                raise Turn(Cause.FAILED, said, conclusion="inconclusive")
 
     def drop_unwell(self) -> None:
         """Drop canaries that are restarted again and again, or grow."""

@@ -19,6 +19,9 @@ Answer = TypeVar("Answer")
 RENEW_EVERY_S = 5.0
 """Between two renewals of the lease, which lasts several times as long."""
 
+SURE_S = 20.0
+"""After its last renewal an engine still acts: a lease lasts 30 s, and an action takes 10 s at most until its answer."""
+
 
 class Hands:
     """Acts, and reads.
@@ -51,10 +54,16 @@ class Hands:
 
     def patiently(self, do: Callable[[], Answer]) -> Answer:
         """Do something as soon as the other side lets it."""
-        # Frozen for a while after it wrote to the journal, it hears only here that another engine goes on.
-        self.renew_if_due()
         # Going back has no alternative to going back: even what is refused is tried again, as long as the plan waits.
-        return self._patience.call(do, refusals=self._going_back)
+        return self._patience.call(lambda: self._holding(do), refusals=self._going_back)
+
+    def _holding(self, do: Callable[[], Answer]) -> Answer:
+        """Do it if the lease is held for certain: frozen since its last write to the journal, an engine hears here that another goes on."""
+        self.renew_if_due()
+        old_s = self._world.clock.now_s() - self._renewed_s
+        if old_s > SURE_S:
+            raise Unavailable("the lease cannot be renewed, and another engine may have it")
+        return do()
 
     @property
     def _going_back(self) -> bool:

@@ -33,7 +33,7 @@ EVENTS = st.builds(
     Event,
     phase=st.sampled_from([*[Phase.STEPPING] * 5, *[phase for phase in Phase if phase is not Phase.DONE]]),
     after_s=st.integers(0, 8),
-    kind=st.sampled_from(["away", "away", "deleted", "restarted", "breaks", "weights", "pause", "resume", "promote", "abort"]),
+    kind=st.sampled_from(["away", "away", "deleted", "restarted", "breaks", "given", "weights", "pause", "resume", "promote", "abort"]),
     arms=st.sampled_from([("stable", "canary"), ("stable", "baseline"), ("canary", "canary-2"), *((arm,) for arm in ARMS[:4])]),
     lasts_s=st.sampled_from([1, 3, 10, 50]),
     weights=st.tuples(*[st.sampled_from([0, 5, 20])] * len(ARMS)),
