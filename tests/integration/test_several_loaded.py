@@ -12,7 +12,6 @@ import yaml
 from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.load_job import JobTraffic
 from k8s.installation import address
-from k8s.local.processes import free_port
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.loading import Comparing
 from k8s.rollout.ports import Arm
@@ -36,7 +35,7 @@ def test_every_arm_gets_requests_of_its_own_from_one_job(tmp_path: Path) -> None
         for arm, release in zip(TRIED, fleet.releases(), strict=True):
             fleet.ensure(arm, release, 1)
         reached = {own[arm]: f"http://127.0.0.1:{server.server_port}" for arm, server in servers.items()}
-        pods = stack.enter_context(kubelet(here.server, NAMES, reached, tmp_path, free_port()))
+        pods = stack.enter_context(kubelet(here.server, NAMES, reached, tmp_path))
         plan, comparing = asked(), Comparing(own["baseline"], None, ())
         traffic = JobTraffic(api_of(here.server), NAMES, SystemClock(), plan, host=own["baseline"], addresses=own, comparing=comparing)
         stack.callback(traffic.end)
