@@ -55,8 +55,8 @@ def test_a_search_on_a_service_that_is_too_slow_at_any_rate_fails(tmp_path: Path
     assert done.returncode == 1, done.stderr
     found = Saturation.model_validate(json.loads(done.stdout))
     assert (found.keeps_rps, found.fails_rps, found.ended) == (None, 200, "min_rps")
-    # Three thousand were planned; it was known sooner.
-    assert found.trials[0].requests < 3000
+    # Three thousand were planned; it was known sooner, in the last trial: one whose generator was late is made again.
+    assert found.trials[-1].requests < 3000
     assert (tmp_path / "trial-01/report.html").exists()
     assert 'href="trial-01/report.html"' in (tmp_path / "saturation.html").read_text()
 
