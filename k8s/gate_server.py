@@ -8,14 +8,12 @@ the canary; as a `confirm-promotion` hook (metadata `must: pass`) all but a pass
 from __future__ import annotations
 
 import json
-import socket
-import socketserver
-import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs
 
 from k8s.gate import Gate, Subject
+from k8s.listening import CLIENT_LIMIT_S, SmallServer
 
 MAX_BODY_BYTES = 65_536
 """Flagger's payload has some hundred bytes."""
@@ -23,33 +21,17 @@ MAX_BODY_BYTES = 65_536
 MAX_NAME_CHARS = 256
 """Of a release or a step; hashes have 10."""
 
-CLIENT_LIMIT_S = 10.0
-"""Silence after which a client is hung up on; Argo and Flagger wait as long for an answer."""
-
 OK, WRONG, NOT_FOUND, LENGTH_REQUIRED, REFUSED, TOO_LARGE = 200, 400, 404, 411, 412, 413
 
 ROUTES = "there are GET /verdict?release=…, POST /flagger and GET /healthz"
 
 
-class GateServer(ThreadingHTTPServer):
-    """Answers each client in a thread of its own: a slow one keeps nobody waiting, and no thread but the judging one touches the load."""
-
-    daemon_threads = True
+class GateServer(SmallServer):
+    """Hands each question to the gate; no thread but the judging one touches the load."""
 
     def __init__(self, gate: Gate, host: str, port: int) -> None:
         self.gate = gate
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
-
-    def server_bind(self) -> None:
-        """Bind, without asking a name server for our own name as `HTTPServer` does: a pod may have none to ask."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that went away."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
+        super().__init__(host, port, _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -23,12 +23,13 @@ from k8s.cluster.prometheus import Prometheus, PrometheusAccess
 from k8s.cluster.releases import called_by_content
 from k8s.cluster.values import ValuesFile
 from k8s.cluster.values_fleet import ValuesFleet
-from k8s.errors import Refused, RolloutError, Unavailable
+from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes
 from k8s.local.traffic import LocalTraffic, LocustLoad
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.collector import Collector
 from k8s.rollout.comparing import read_bodies
+from k8s.rollout.hands import is_kept
 from k8s.rollout.loading import Compared, Comparing
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan
@@ -164,9 +165,8 @@ class Installation:
             Recorded requests cannot be read, the chart prepared no Job to load the arms, or nobody said where Prometheus is.
         """
         traffic: dict[Source, Traffic] = {}
-        collector = Collector.at(collect_at) if collect_at is not None else None
-        if not plan.collects:
-            collector = None
+        here = None if collect_at is None else Collector.at(collect_at)  # a wrong address is told whatever the plan is
+        collector = here if plan.collects else None
         bodies = read_bodies(requests_file, plan.answers.requests) if plan.answers is not None and requests_file is not None else []
         if bodies and gateway is None and collect_at is None:
             raise Refused("answers are compared through the gateway: give its address (--gateway); the chart's Job needs none")
@@ -185,7 +185,7 @@ class Installation:
                 traffic["live"] = Compared(traffic["live"], comparing)
         lease = ClusterLease(self._api, self.names, self._clock, engine)
         if self.file is not None:
-            self.file.meanwhile = lambda: keep(lease)
+            self.file.meanwhile = lambda: is_kept(lease)
         by_values = ValuesRouter(self._api, self.names, self.file) if self._by_values and self.file is not None else None
         return World(
             router=by_values or GatewayRouter(self._api, self.names),
@@ -228,15 +228,6 @@ class Installation:
 def renamed(release: Release, name: str | None) -> Release:
     """Return a release under another name, where there is one."""
     return replace(release, name=name) if name else release
-
-
-def keep(lease: ClusterLease) -> None:
-    """Keep the lease; whoever cannot be reached cannot give it to another one either."""
-    try:
-        with suppress(Unavailable):
-            lease.renew()
-    except Refused as error:  # which says nothing of the release
-        raise RolloutError(f"the lease cannot be kept: {error}") from error
 
 
 def address(names: Names, arm: Arm) -> str:

@@ -111,10 +111,10 @@ class Chaos(Town):
         if record is None or record.is_over:
             return
         self.sleep(LEASE_S + 1)
-        writes, read = self.memory.writes, self._read
+        writes, read, frozen = self.memory.writes, self._read, self.facts.pop("frozen", False)
         self.start(looks)
         self._read = read
-        if self.memory.writes > writes:
+        if frozen or self.memory.writes > writes:
             self.facts["frozen"] = True  # until it is told that it is none any more, it must not do anything
 
     def start(self, looks: int | None = None) -> bool:
@@ -242,7 +242,9 @@ class Chaos(Town):
 
     def rest(self) -> None:
         """As `Router.rest`: the route goes, and with it what others made of it."""
-        assert self.weights == Weights() or self._foreign, "the route was put away while it had weights"
+        record = self._must_record()
+        left_to_them = self._foreign or record.drifts > record.plan.max_drifts
+        assert self.weights == Weights() or left_to_them, "the route was put away while it had weights"
         self.do("rest", effect=self._no_route)
 
     def withdraw(self) -> None:

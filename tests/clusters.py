@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,6 +34,7 @@ from tests.charts.rendering import CHART, NAMESPACE, render
 from tests.rollouts import START_S, plan
 
 NAMES = Names(NAMESPACE, "ranker-pilotage")
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
 PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments/{}",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps/{}",
@@ -181,3 +184,35 @@ def rollout_values() -> dict[str, Any]:
 
     example = dict(yaml.safe_load((CHART / "ci" / "rollout-values.yaml").read_text()))
     return example | {"autoscaling": {"hpa": {"enabled": True}, "minReplicas": 2}}
+
+
+def is_action(method: str, path: str) -> bool:
+    """Whether a request changes an arm, the route or a scaler."""
+    return method in WRITES and any(kind in path for kind in ("/deployments/", "/httproutes/", "/horizontalpodautoscalers/"))
+
+
+def kill_at(here: Cluster, point: int, asked: Plan, *, slow: float) -> None:
+    """Roll out in a process of its own, kill it after its action of this number, and let its lease run out."""
+    count = 0
+    begin_read, begin_write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.read(begin_read, 1)  # until the parent knows whom to kill
+            roll_out_in(here.server, asked, slow=slow)
+        finally:
+            os._exit(1)
+
+    def kill(method: str, path: str) -> None:
+        nonlocal count
+        count += is_action(method, path)
+        if count == point and is_action(method, path):
+            os.kill(child, signal.SIGKILL)
+
+    here.server.after = kill
+    os.write(begin_write, b"x")
+    os.close(begin_read)
+    os.close(begin_write)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    here.server.after = lambda method, path: None
+    here.server.objects[f"{NAMES.leases}/{NAMES.rollout}"]["spec"]["holderIdentity"] = ""

@@ -67,7 +67,7 @@ class ValuesFile:
         self._path, self._command, self._marked = path, command, marked
         self._told: bytes | None = None
         self._read: tuple[bytes, Values] = b"", {}
-        self.meanwhile: Callable[[], None] = lambda: None
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def __str__(self) -> str:
         """Return what a message calls it."""

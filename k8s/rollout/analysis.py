@@ -17,6 +17,10 @@ from k8s.rollout.world import World
 PROGRESS_EVERY_S = 5.0
 """Between two writes of how far a step is; each is a write to the API server."""
 
+MAX_ATTEMPTS = 10
+"""At a step. Each begins its time anew, with half of the risk of the one before: the tenth could hardly show anything, and an engine that
+dies again and again must not keep a release in front of users for ever."""
+
 HELD: tuple[Source, ...] = ("live",)
 """What is looked at while a person decides."""
 
@@ -31,7 +35,6 @@ class Analysis:
         self._world, self._clock, self._ledger, self._hands, self._here = world, world.clock, ledger, hands, here
         self._trial: Trial | None = None
         self._compared: Mapping[Source, tuple[Arm, ...]] = {}
-        self._held: tuple[Arm, ...] = ()
         self._warmed: dict[Arm, int] = {}
         self._blind, self._unseen = False, list[str]()
         self._progress_s = 0.0
@@ -69,9 +72,10 @@ class Analysis:
 
     def step(self) -> None:
         """Load the arms of the step's weight, and judge what is seen."""
-        self._here.unburden()
         self._here.canaries_live()
-        if self._trial is not None:
+        if self._trial is None:
+            self._here.keep_last_weights()
+        else:
             self._here.keep_weights()
         if not self._here.arms_ready(all_of_it=self._trial is None):
             return
@@ -80,12 +84,14 @@ class Analysis:
         if self._trial is None:
             if self._record.paused:
                 return
+            attempt = self._record.attempt + 1
+            if attempt > MAX_ATTEMPTS:
+                raise Turn(Cause.FAILED, f"step {step.title} was begun {MAX_ATTEMPTS} times, and never decided", conclusion="inconclusive")
             self._here.once("mirror", lambda: self._hands.mirror(*plan.copies(step)))
             self._here.keep_weights()
-            attempt = self._record.attempt + 1
             begun_s = self._clock.now_s()
             self._ledger.save(what="analysis", detail=f"step {step.title}, attempt {attempt}", attempt=attempt, step_since_s=begun_s)
-            self._compared = plan.compared(self._record.step, self._record.canaries)
+            self._compared = plan.compared(plan.weights_of(self._record.step, self._record.canaries), self._record.canaries)
             tried = len(self._record.releases)
             self._trial = Trial.of_step(plan, attempt, self._record.canaries, tried, self._world.answers, self._compared)
             self._here.put_away()
@@ -102,13 +108,12 @@ class Analysis:
         if plan.live is None:
             return
         step = plan.steps[self._record.step]
-        # At large weights the baseline has none: what is compared with has requests.
-        arms = (*canaries, plan.beside if self._record.weights.of(plan.beside) else "stable")
-        if self._trial is None or arms != self._held:
+        compared = {source: arms for source, arms in plan.compared(self._record.weights, canaries).items() if source in HELD}
+        if self._trial is None or compared != self._compared:
             self._here.once("held", lambda: self._ledger.save(what="analysis", detail=f"held at {step.title}, live requests alone"))
-            self._hands.begin_traffic(step, dict.fromkeys(HELD, arms))
-            self._held, self._trial = arms, Trial({arm: self._holding_jury() for arm in canaries})
-        self._trial.add(self._seen(HELD))
+            self._hands.begin_traffic(step, compared)
+            self._compared, self._trial = compared, Trial({arm: self._holding_jury() for arm in canaries})
+        self._trial.add(self._seen(compared))
         self._drop_failed(self._trial)
         seen = self._trial.samples(self._record.canaries)
         self._tell_progress(f"{step.title}: held, {seen} live requests an arm since they were last shown to be good")

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import re
 import socket
-import socketserver
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from k8s.errors import Refused, RolloutError
+from k8s.listening import CLIENT_LIMIT_S, SmallServer
 from k8s.rollout.comparing import MAX_LINE_BYTES, RANK_PATH
 from k8s.rollout.copies import Asked, Copies
 from k8s.rollout.ports import ARM_HEADER
 from serving.contract.errors import SettingsError
-
-CLIENT_LIMIT_S = 10.0
-"""From a connection to the end of its copy; then it is hung up on."""
 
 MAX_CLIENTS = 16
 """At a time, each with a body of at most 16 MiB in memory. One takes milliseconds."""
@@ -102,21 +98,14 @@ class Collector:
         self._thread.join(CLIENT_LIMIT_S)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(SmallServer):
     block_on_close = False
 
     def __init__(self, copies: Copies, host: str, port: int) -> None:
         self.copies = copies
         self._open: dict[Any, float] = {}
         self._lock = threading.Lock()
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
-
-    def server_bind(self) -> None:
-        """Bind, without asking a name server for our own name as `HTTPServer` does."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        super().__init__(host, port, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, unless there are too many."""
@@ -148,11 +137,6 @@ class _Server(ThreadingHTTPServer):
                 if now_s - since_s >= after_s:
                     with suppress(OSError):
                         request.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that went away."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
 
 
 class _Left(Exception):

@@ -10,7 +10,7 @@ from k8s.rollout.hands import Hands
 from k8s.rollout.health import HealthWatch
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.phases import TRANSITIONS, Cause
-from k8s.rollout.ports import ARMS, Arm, ArmState, Clock, Release, Weights
+from k8s.rollout.ports import Arm, ArmState, Clock, Release, Weights
 from k8s.rollout.record import Dropped, Judged
 
 
@@ -87,23 +87,23 @@ class Conditions:
     def keep_weights(self) -> None:
         """Set the weights of the step, and set them again where somebody else changed them."""
         record = self._ledger.record
-        wanted = record.plan.weights_of(record.step, record.canaries)
-        if wanted.baseline and not self._hands.state("baseline").ready:
-            shares = {arm: wanted.of(arm) for arm in record.canaries}
-            wanted = Weights.shared(shares | {"stable": wanted.stable + wanted.baseline})
+        self._keep(record.plan.weights_of(record.step, record.canaries))
+
+    def keep_last_weights(self) -> None:
+        """Keep the weights of the step before while arms get ready for this one; what a dropped release had goes to stable."""
+        self._keep(self._ledger.record.weights)
+
+    def _keep(self, wanted: Weights) -> None:
+        """Have no weight with an arm that is not tried, or not there."""
+        there: tuple[Arm, ...] = self._ledger.record.canaries
+        if self._hands.state("baseline").ready:
+            there = (*there, "baseline")
+        shares = {arm: wanted.of(arm) for arm in there}
+        wanted = Weights.shared(shares | {"stable": 100 - sum(shares.values())})
         if wanted.stable and not self._hands.state("stable").ready:
             return  # no weight is moved to an arm that is not there: as it was, until it is
         self._set_again(wanted)
         self._done.add("weights")
-
-    def unburden(self) -> None:
-        """Give to stable what dropped releases still have, before anything is waited for."""
-        record = self._ledger.record
-        gone = {each.arm for each in record.dropped}
-        taken = sum(record.weights.of(arm) for arm in gone)
-        if taken and self._hands.state("stable").ready:
-            shares = {arm: record.weights.of(arm) for arm in ARMS if arm not in gone}
-            self._hands.set_weights(Weights.shared(shares | {"stable": record.weights.stable + taken}))
 
     def arms_ready(self, *, all_of_it: bool) -> bool:
         """Start what is to run beside stable, and say whether it is ready.

@@ -11,7 +11,7 @@ from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.phases import TRANSITIONS, Cause
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, ArmState, Copied, Look, Release, Source, Weights
+from k8s.rollout.ports import Arm, ArmState, Copied, Lease, Look, Release, Source, Weights
 from k8s.rollout.world import World
 
 Answer = TypeVar("Answer")
@@ -72,14 +72,8 @@ class Hands:
     def renew_if_due(self) -> None:
         """Keep the lease."""
         now_s = self._world.clock.now_s()
-        if now_s - self._renewed_s >= RENEW_EVERY_S:
-            try:
-                self._world.lease.renew()
-                self._renewed_s = now_s
-            except Unavailable:  # whoever cannot be reached cannot give the lease to another one either
-                return
-            except Refused as error:  # which says nothing of the release
-                raise RolloutError(f"the lease cannot be kept: {error}") from error
+        if now_s - self._renewed_s >= RENEW_EVERY_S and is_kept(self._world.lease):
+            self._renewed_s = now_s
 
     # Weights.
 
@@ -179,3 +173,22 @@ class Hands:
             if look:
                 found.append((source, look))
         return found, blind
+
+
+def is_kept(lease: Lease) -> bool:
+    """Renew a lease, and say whether that was done; whoever cannot be reached cannot give it to another one either.
+
+    Raises
+    ------
+    NotHeld
+        Another engine has it.
+    RolloutError
+        It was refused, which says nothing of the release.
+    """
+    try:
+        lease.renew()
+    except Unavailable:
+        return False
+    except Refused as error:
+        raise RolloutError(f"the lease cannot be kept: {error}") from error
+    return True

@@ -128,13 +128,12 @@ class Plan(Table):
         shares = dict.fromkeys(canaries, each)
         return Weights.shared(shares | {"stable": 100 - len(canaries) * each - baseline, "baseline": baseline})
 
-    def compared(self, step: int, canaries: Sequence[Arm]) -> Mapping[Source, tuple[Arm, ...]]:
-        """Return for each source that sees something at a step the canaries, and last what they are compared with.
+    def compared(self, weights: Weights, canaries: Sequence[Arm]) -> Mapping[Source, tuple[Arm, ...]]:
+        """Return for each source that sees something at these weights the canaries, and last what they are compared with.
 
         The users' requests are compared with stable's where the baseline has none, at large weights.
         """
         found: dict[Source, tuple[Arm, ...]] = {"synthetic": (*canaries, self.beside)} if self.synthetic is not None else {}
-        weights = self.weights_of(step, canaries)
         if self.live is not None and weights.tried:
             found["live"] = (*canaries, self.beside if weights.of(self.beside) else "stable")
         return found

@@ -80,9 +80,6 @@ def begin(
     ----------
     releases
         One, or several that are tried at the same time, the preferred one first.
-
-    Parameters
-    ----------
     key
         Names this request. Where the last rollout has the same and is over, nothing is begun: the engine returned has its record, and
         nothing to do. So whoever did not hear the end of it can ask again.
@@ -105,6 +102,7 @@ def begin(
     if stored is not None and stored.record.is_over and key is not None and stored.record.key == key:
         return _engine(world, stored, name)
     if stored is not None and not stored.record.is_over and stored.record.releases == tuple(releases):
+        _check_sources(world, stored.record.plan)
         return _engine(world, stored, name, key)
     under_way = stored.record if stored is not None and not stored.record.is_over else None
     if under_way is not None and superseded_by is None:
@@ -137,20 +135,6 @@ def plan_under_way(journal: Journal, clock: Clock, releases: Sequence[Release], 
     return stored.record.plan if stored is not None and under_way else asked
 
 
-def go_on(world: World, name: str) -> Engine:
-    """Go on with the rollout that is in the journal. The lease must be held.
-
-    Raises
-    ------
-    RolloutError
-        There is none.
-    """
-    stored = Patience(world.clock, Times().api_s).call(world.journal.load)
-    if stored is None:
-        raise RolloutError("there is no rollout to go on with: start one")
-    return _engine(world, stored, name)
-
-
 def ask(journal: Journal, record: Record, wish: Wish, *, by: str, at_s: float, reason: str, release: str | None = None) -> None:
     """Write down what is asked of a rollout; its engine does it at its next look."""
     # Clocks of two machines differ: what is asked of a rollout is never older than the rollout.
@@ -162,15 +146,21 @@ def put_back(world: World, record: Record, name: str) -> Record:
     """Carry a rollout that was asked to abort to its end. The lease must be held.
 
     Going back loads nothing, and looks at no traffic: what the record's plan would look at need not be set up.
+
+    Raises
+    ------
+    RolloutError
+        It is not in the journal any more.
     """
+    stored = Patience(world.clock, Times().api_s).call(world.journal.load)
+    if stored is None:
+        raise RolloutError("there is no rollout to go on with: start one")
     traffic = {source: world.traffic.get(source, Silence()) for source in record.plan.sources}
-    return go_on(replace(world, traffic=traffic, answers=lambda plan, attempt, releases: None, collects=True), name).run()
+    return _engine(replace(world, traffic=traffic), stored, name).run()
 
 
 def _engine(world: World, stored: Stored, name: str, key: str | None = None) -> Engine:
     record = stored.record
-    if not record.is_over:
-        _check_sources(world, record.plan)
     if key is not None:  # stored by the engine's first write
         record = record.model_copy(update={"key": key})
     return Engine(world, Ledger(record, stored.version, world.journal, world.clock, world.notices), name)

@@ -73,6 +73,8 @@ class GatewayRouter:
         own = ((found or {}).get("metadata", {}).get("annotations") or {}).get(COOKIES) or secrets.token_hex(3)
         body = self._made(own)
         body["metadata"]["annotations"] = {COOKIES: own}
+        if found is not None:  # a write that was under way when another engine took over comes too late
+            body["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
         stable = self._api.get(self._names.deployment("stable"))
         if stable is not None:  # what is left over the next installation would send its requests to arms that are no more
             body["metadata"]["ownerReferences"] = owners(stable)

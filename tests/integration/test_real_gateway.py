@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import cycle
@@ -17,7 +16,7 @@ from k8s.rollout.clock import SystemClock
 from k8s.rollout.ports import Weights
 from tests.charts.rendering import changed
 from tests.clusters import NAMES, roll_out_in, rollout_values
-from tests.gateways import ARMS, GATEWAY_API, ROUTED, Ground, real_gateway, until, until_true
+from tests.gateways import ARMS, GATEWAY_API, ROUTED, Ground, ask, put, real_gateway, until, until_true
 from tests.rollouts import plan
 from tests.upstreams import Caller, asking
 
@@ -49,19 +48,6 @@ def caller(ground: Ground) -> Iterator[Caller]:
     caller = Caller(ground.port)
     yield caller
     caller.close()
-
-
-def ask(caller: Caller, count: int, path: str = ROUTED, **headers: str) -> Counter[tuple[int, str]]:
-    answers = (caller.get(path, **headers) for _ in range(count))
-    return Counter((answer.status, answer.body if answer.status == 200 else "") for answer in answers)
-
-
-def put(ground: Ground, caller: Caller, weights: Weights) -> None:
-    """Set weights, and wait until requests go by them: the gateway accepts a route before it takes it."""
-    ground.write(weights)
-    wanted = {(200, arm) for arm in ARMS if weights.of(arm)}
-    # The rarest arm has 5 % here: of 300 requests that go by weight one misses it with 2e-7.
-    until_true(lambda: set(ask(caller, 300)) == wanted, f"requests do not go by {weights}")
 
 
 @pytest.mark.parametrize("weights", [Weights(80, 10, 10), Weights(50, 0, 50), Weights(90, 5, 5), Weights(0, 0, 100)], ids=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from k8s.rollout.clock import SystemClock
 from k8s.rollout.ports import ARMS, CANARIES, Arm, Weights
 from tests.charts.rendering import CHART, changed
 from tests.clusters import NAMES, roll_out_in
-from tests.gateways import ROUTED, Ground, real_gateway, until_true
+from tests.gateways import ROUTED, ask, put, real_gateway, until_true
 from tests.rollouts import plan
 from tests.upstreams import Caller, asking
 
@@ -25,19 +24,6 @@ FOUR = changed(
 )
 REQUESTS = 2000
 PAUSE_S = 0.003
-
-
-def ask(caller: Caller, count: int, **headers: str) -> Counter[tuple[int, str]]:
-    answers = (caller.get(ROUTED, **headers) for _ in range(count))
-    return Counter((answer.status, answer.body if answer.status == 200 else "") for answer in answers)
-
-
-def put(ground: Ground, caller: Caller, weights: Weights) -> None:
-    """Set weights, and wait until requests go by them."""
-    ground.write(weights)
-    wanted = {(200, arm) for arm in ARMS if weights.of(arm)}
-    # The rarest arm has 10 % here: of 300 requests that go by weight one misses it with 2e-14.
-    until_true(lambda: set(ask(caller, 300)) == wanted, f"requests do not go by {weights}")
 
 
 def test_seven_arms_are_told_apart_by_weight_header_and_cookie(tmp_path: Path) -> None:

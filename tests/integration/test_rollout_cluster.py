@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import re
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from k8s.cluster.fleet import FLOOR_ANNOTATION, DeploymentFleet
 from k8s.cluster.journal import ConfigMapJournal
 from k8s.cluster.lease import ClusterLease
 from k8s.cluster.pods import ready_endpoints
-from k8s.cluster.values import ValuesFile
 from k8s.errors import Conflict, NotHeld, Refused, Unavailable
 from k8s.rollout.ports import Arm, Weights
 from k8s.rollout.record import Request
 from k8s.routing.gateway import GatewayRouter
 from tests.api_server import Refuse
 from tests.charts.rendering import changed
-from tests.clusters import NAMES, Clock, Cluster, api_of, cluster, roll_out_in, rollout_values
+from tests.clusters import NAMES, WRITES, Clock, Cluster, api_of, cluster, is_action, kill_at, roll_out_in, rollout_values
 from tests.rollouts import plan
 
 OLD = f"registry.example/pilotage@sha256:{'1' * 64}"
 NEW = f"registry.example/pilotage@sha256:{'4' * 64}"
 SHORT = plan(step=[{"weight_pct": 10, "samples": 1000}], times={"proven_s": 0, "poll_s": 1, "api_s": 30})
-WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
 @pytest.fixture
@@ -261,6 +256,24 @@ def test_a_pod_with_two_addresses_is_one_endpoint() -> None:
     assert ready_endpoints(slices) == 3
 
 
+def test_a_write_that_comes_late_does_not_undo_what_another_engine_has_written_since(here: Cluster) -> None:
+    router, other = GatewayRouter(api_of(here.server), NAMES), GatewayRouter(api_of(here.server), NAMES)
+    router.write(Weights(90, 5, 5))
+
+    def overtaken(method: str, path: str) -> None:
+        if method == "PATCH" and path == NAMES.route:
+            here.server.fault = lambda method, path: None
+            body = copy.deepcopy(here.server.objects[path])
+            for ref, weight in zip(body["spec"]["rules"][-1]["backendRefs"], (100, 0, 0), strict=True):
+                ref["weight"] = weight
+            here.server.put(path, body)
+
+    here.server.fault = overtaken
+    with pytest.raises(Conflict):
+        router.write(Weights(50, 0, 50))
+    assert other.read() == Weights()
+
+
 def test_a_route_that_the_gateway_does_not_accept_is_not_in_force(here: Cluster) -> None:
     router = GatewayRouter(api_of(here.server), NAMES)
     here.server.changed = lambda: None
@@ -358,61 +371,11 @@ def test_killed_after_any_write_to_an_arm_or_the_route_the_next_engine_brings_it
     for slow, image in ((1.0, NEW), (2.0, OLD)):
         with cluster() as whole:
             roll_out_in(whole.server, SHORT, slow=slow)
-            points = sum(_is_action(*request) for request in whole.server.requests)
+            points = sum(is_action(*request) for request in whole.server.requests)
         assert points >= 6
         for point in range(1, points + 1):
             with cluster() as here:
-                _kill_at(here, point, slow)
-                here.server.after = lambda method, path: None
-                clock = here.server.objects[f"{NAMES.leases}/{NAMES.rollout}"]["spec"]
-                clock["holderIdentity"] = ""  # its time ran out
+                kill_at(here, point, SHORT, slow=slow)
                 record = roll_out_in(here.server, SHORT, slow=slow, name="next")
                 assert record.outcome == ("promoted" if slow == 1.0 else "rolled_back"), f"killed at {point}"
                 _is_settled(here, image)
-
-
-def _is_action(method: str, path: str) -> bool:
-    return method in WRITES and any(kind in path for kind in ("/deployments/", "/httproutes/", "/horizontalpodautoscalers/"))
-
-
-def _kill_at(here: Cluster, point: int, slow: float) -> None:
-    count = 0
-    begin, end = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.read(begin, 1)  # until the parent knows whom to kill
-            roll_out_in(here.server, SHORT, slow=slow)
-        finally:
-            os._exit(1)
-
-    def kill(method: str, path: str) -> None:
-        nonlocal count
-        count += _is_action(method, path)
-        if count == point and _is_action(method, path):
-            os.kill(child, signal.SIGKILL)
-
-    here.server.after = kill
-    os.write(end, b"x")
-    os.close(begin)
-    os.close(end)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-
-
-def test_a_promotion_by_values_is_written_and_waited_for(here: Cluster, tmp_path: Path) -> None:
-    values, committed = tmp_path / "values.yaml", tmp_path / "committed"
-    fleet = DeploymentFleet(api_of(here.server), NAMES, values=ValuesFile(values, f"cp {values} {committed}"))
-    release = replace(fleet.releases()[0], name="spring")
-    fleet.ensure("stable", release, None)
-    assert yaml.safe_load(committed.read_text())["image"] == {"repository": NEW.partition("@")[0], "digest": NEW.partition("@")[2]}
-    assert here.image("stable") == OLD
-    assert fleet.state("stable").release != "spring"
-    here.stable["spec"]["template"]["spec"]["containers"][0]["image"] = NEW  # as a GitOps controller does
-    here.control()
-    assert fleet.state("stable").release == "spring"
-
-
-def test_values_that_cannot_be_committed_are_tried_again(here: Cluster, tmp_path: Path) -> None:
-    fleet = DeploymentFleet(api_of(here.server), NAMES, values=ValuesFile(tmp_path / "values.yaml", "false"))
-    with pytest.raises(Unavailable, match="false ended with 1"):
-        fleet.ensure("stable", fleet.releases()[0], None)

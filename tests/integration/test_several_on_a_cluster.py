@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +14,7 @@ from k8s.rollout.ports import ARMS, CANARIES, Arm, Weights
 from k8s.rollout.record import Record
 from k8s.routing.gateway import GatewayRouter
 from tests.charts.rendering import CHART, changed, render
-from tests.clusters import NAMES, Cluster, api_of, cluster, roll_out_in
+from tests.clusters import NAMES, Cluster, api_of, cluster, is_action, kill_at, roll_out_in
 from tests.rollouts import LATENCY_ALONE, plan
 
 EXAMPLE: dict[str, Any] = yaml.safe_load((CHART / "ci" / "variants-values.yaml").read_text())
@@ -24,7 +22,6 @@ TRIED = CANARIES[:3]
 TIMES = {"proven_s": 0, "poll_s": 1, "ready_s": 20, "api_s": 20}
 ASKED = plan(warm_up={"requests": 300}, step=[{"weight_pct": 10, "samples": 1000}, {"weight_pct": 20, "samples": 1000}], times=TIMES)
 QUICK = plan(warm_up={"requests": 300}, step=[{"weight_pct": 10, "samples": 1000}], times=TIMES, objectives=LATENCY_ALONE)
-WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
 @pytest.fixture
@@ -166,46 +163,15 @@ def test_an_upgrade_that_takes_variants_away_from_a_step_leaves_the_first_to_go_
     _is_settled(upgraded, "8")
 
 
-def _is_action(method: str, path: str) -> bool:
-    return method in WRITES and any(kind in path for kind in ("/deployments/", "/httproutes/"))
-
-
-def _killed_at(here: Cluster, point: int) -> bool:
-    """Roll out in a process of its own, and kill it after its write to an arm or the route of this number; whether it came to that."""
-    count = 0
-    begin, end = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.read(begin, 1)  # until the parent knows whom to kill
-            roll_out_in(here.server, QUICK, slow=2.0)
-        finally:
-            os._exit(1)
-
-    def kill(method: str, path: str) -> None:
-        nonlocal count
-        count += _is_action(method, path)
-        if count == point and _is_action(method, path):
-            os.kill(child, signal.SIGKILL)
-
-    here.server.after = kill
-    os.write(end, b"x")
-    os.close(begin)
-    os.close(end)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
 def test_killed_after_any_write_the_next_engine_promotes_the_good_one_and_leaves_nothing() -> None:
     done: list[str] = []
     with cluster(EXAMPLE) as whole:
-        whole.server.after = lambda method, path: done.append(path) if _is_action(method, path) else None
+        whole.server.after = lambda method, path: done.append(path) if is_action(method, path) else None
         roll_out_in(whole.server, QUICK, slow=2.0)
     assert len(done) >= 12
     for point in range(1, len(done) + 1):
         with cluster(EXAMPLE) as here:
-            assert _killed_at(here, point)
-            here.server.after = lambda method, path: None
-            here.server.objects[f"{NAMES.leases}/{NAMES.rollout}"]["spec"]["holderIdentity"] = ""  # its time ran out
+            kill_at(here, point, QUICK, slow=2.0)
             record = roll_out_in(here.server, QUICK, slow=2.0, name="next")
             assert (record.outcome, record.chosen) == ("promoted", "canary-2"), f"killed at {point}"
             _is_settled(here, "8-wide")

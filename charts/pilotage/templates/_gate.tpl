@@ -1,12 +1,6 @@
 {{/* Where the gate answers. */}}
 {{- define "pilotage.gatePort" -}}8089{{- end -}}
 
-{{- define "pilotage.gateSelector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: gate
-{{- end -}}
-
 {{/* The two addresses that it compares, as a JSON object: the values', else those of Argo Rollouts' Services, else of the arms that stand. */}}
 {{- define "pilotage.gateArms" -}}
 {{- $arms := include "pilotage.arms" . | fromJsonArray -}}

@@ -14,11 +14,11 @@ The names and labels of everything. Names leave 18 characters for suffixes, sinc
 {{- end -}}
 {{- end -}}
 
-{{/* Labels that pods of the service are selected by: (dict "root" $). They never change in an upgrade, for selectors must not. */}}
+{{/* Labels that pods are selected by: (dict "root" $ "component" "gate"), those of the service by default. They never change in an upgrade, for selectors must not. */}}
 {{- define "pilotage.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: service
+app.kubernetes.io/component: {{ default "service" .component }}
 {{- end -}}
 
 {{/* The same for one arm: (dict "root" $ "arm" "canary"). */}}
@@ -29,9 +29,7 @@ pilotage.dev/arm: {{ .arm }}
 
 {{/* Labels of objects that are not selected by the Services: (dict "root" $ "component" "rollout"). */}}
 {{- define "pilotage.labels" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ default "service" .component }}
+{{ include "pilotage.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ default .root.Release.Service .manager }}
 app.kubernetes.io/part-of: pilotage
@@ -43,9 +41,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* Labels of a Job's pods: (dict "root" $ "component" "rollout"). Nothing of the chart's version, for a Job's template cannot be changed. */}}
 {{- define "pilotage.jobPodLabels" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+{{ include "pilotage.selectorLabels" . }}
 app.kubernetes.io/part-of: pilotage
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from k8s.errors import NotHeld, Refused, RolloutError, Settled, Unavailable
+from k8s.rollout.analysis import MAX_ATTEMPTS
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
 from k8s.rollout.plan_tables import Step
@@ -396,4 +397,24 @@ def test_a_stable_that_is_away_keeps_the_canary_serving_until_somebody_mends_it(
     town.arms["stable"].update(ready=3)
     record = roll_out(town)
     assert record.outcome == "rolled_back"
+    is_settled(town, record)
+
+
+def test_a_step_whose_engines_die_again_and_again_is_given_up(tmp_path: Path) -> None:
+    class Died(BaseException):
+        """Nothing may catch it."""
+
+    town = Town(tmp_path)
+
+    def die(call: str) -> None:
+        if call == "look" and town.weights.canary:
+            raise Died
+
+    town.before = die
+    for number in range(MAX_ATTEMPTS):
+        with pytest.raises(Died):
+            roll_out(town, name=f"engine {number}")
+    record = roll_out(town, name="last")
+    assert (record.outcome, record.conclusion) == ("rolled_back", "inconclusive")
+    assert record.why == f"step 10 % was begun {MAX_ATTEMPTS} times, and never decided"
     is_settled(town, record)

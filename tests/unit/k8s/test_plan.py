@@ -83,7 +83,7 @@ def test_live_requests_are_compared_with_stable_where_the_baseline_has_none_and_
     asked = parse_plan(
         'name = "x"\n[synthetic]\n[live]\n[[step]]\nweight_pct = 0\n[[step]]\nweight_pct = 10\n[[step]]\nweight_pct = 50\n', "plan.toml"
     )
-    beside = [{source: arms[-1] for source, arms in asked.compared(step, ("canary",)).items()} for step in range(3)]
+    beside = [{source: arms[-1] for source, arms in asked.compared(asked.weights_of(step), ("canary",)).items()} for step in range(3)]
     assert beside == [
         {"synthetic": "baseline"},
         {"synthetic": "baseline", "live": "baseline"},

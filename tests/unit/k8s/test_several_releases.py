@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,23 @@ def test_a_bad_one_is_dropped_and_the_others_go_on(tmp_path: Path) -> None:
     assert weightless < log.index(f"write {Weights(50, 25, 0, (25,))}") < log.index("remove canary")
     assert "a was dropped (fail): " in "\n".join(explain(record))
     assert "canary-2" in render_page(record)
+
+
+def test_weight_that_somebody_gives_a_dropped_one_while_arms_get_ready_is_taken_away(tmp_path: Path) -> None:
+    town, weights = _town(tmp_path, "a", slow_from_pct=10), list[int]()
+
+    def give(town: Town) -> None:
+        stored, arm = DiskJournal(tmp_path / "journal").load(), town.arms.get("canary-2", {"ready": 0, "wanted": 0})
+        if stored is not None and stored.record.dropped and stored.record.step == 2 and 0 < arm["ready"] < arm["wanted"]:
+            town.facts["weights"] = asdict(Weights(70, 10, 10, (10,)))
+            weights.append(town.weights.canary)
+        elif len(weights) == 1:
+            weights.append(town.weights.canary)
+
+    town.on_sleep = give
+    record = roll_out(town, plan(step=[*STEPS[:2], STEPS[2] | {"replicas": 4}]), releases=(A, B))
+    assert (record.outcome, record.title, weights) == ("promoted", "b", [10, 0])
+    is_settled(town, record)
 
 
 def test_none_that_is_left_is_a_failure(tmp_path: Path) -> None:

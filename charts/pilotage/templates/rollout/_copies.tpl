@@ -5,9 +5,3 @@
 {{- $host := .Values.pod.listen -}}
 {{- printf "%s:%s" (contains ":" $host | ternary (printf "[%s]" $host) $host) (include "pilotage.copiesPort" .) -}}
 {{- end -}}
-
-{{- define "pilotage.rolloutSelector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: rollout
-{{- end -}}

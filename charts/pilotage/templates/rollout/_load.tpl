@@ -36,7 +36,7 @@ spec:
           whenUnsatisfiable: ScheduleAnyway
           labelSelector:
             matchLabels:
-              {{- include "pilotage.loadSelector" . | nindent 14 }}
+              {{- include "pilotage.selectorLabels" (dict "root" $ "component" "load") | nindent 14 }}
       {{- with $load.nodeSelector }}
       nodeSelector:
         {{- toYaml . | nindent 8 }}
@@ -56,10 +56,4 @@ spec:
 {{- if and .Values.rollout.enabled .Values.tools.image.repository (or .Values.tools.image.digest .Values.tools.image.tag) -}}
 true
 {{- end -}}
-{{- end -}}
-
-{{- define "pilotage.loadSelector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: load
 {{- end -}}
