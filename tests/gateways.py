@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from k8s.cluster.fleet import DeploymentFleet
-from k8s.errors import Unavailable
+from k8s.errors import Conflict, Unavailable
 from k8s.local.processes import Processes, free_port
 from k8s.rollout.ports import Arm, Weights
 from k8s.routing.gateway import GatewayRouter
@@ -124,12 +124,12 @@ def put(ground: Ground, caller: Caller, weights: Weights) -> None:
 
 
 def until(do: Callable[[], Answer]) -> Answer:
-    """Do something as soon as it is no longer unavailable."""
+    """Do something as the engine does: again, where it is unavailable, or the gateway wrote the status of the same route meanwhile."""
     deadline = time.monotonic() + LIMIT_S
     while True:
         try:
             return do()
-        except Unavailable:
+        except (Unavailable, Conflict):
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
