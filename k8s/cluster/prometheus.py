@@ -29,8 +29,8 @@ METRIC = "pilotage_request_seconds_bucket"
 
 TIMEOUT_S = 10.0
 
-FIRST_FAILURE = 500
-"""Status from which a request is the service's failure; 4xx are the callers'."""
+FIRST_REFUSAL, FIRST_FAILURE = 400, 500
+"""Statuses from which a request is refused as the caller's mistake, and from which it is the service's failure."""
 
 Counts = dict[tuple[str, float], float]
 """(status, upper edge in seconds) → requests, cumulative over edges as Prometheus has them."""
@@ -162,7 +162,7 @@ def _grown(before: Counts, after: Counts) -> Counts:
 def _requests(grown: Mapping[tuple[str, float], float], since_s: float, now_s: float) -> Requests:
     """Make a request of each count, in the middle of its bucket; a share above or below an edge is then exactly what was counted."""
     latency_ms: list[float] = []
-    ok: list[bool] = []
+    statuses: list[int] = []
     for status in sorted({status for status, _ in grown}):
         below, lower = 0.0, 0.0
         for edge in sorted(edge for each, edge in grown if each == status):
@@ -170,8 +170,14 @@ def _requests(grown: Mapping[tuple[str, float], float], since_s: float, now_s: f
             below = grown[status, edge]
             middle = lower / 2 + edge / 2 if np.isfinite(edge) else 2 * lower
             latency_ms += [1000 * middle] * count
-            ok += [not (status.isdigit() and int(status) >= FIRST_FAILURE)] * count
+            statuses += [int(status) if status.isdigit() else 0] * count
             lower = edge
-    mixed = np.random.default_rng(len(ok)).permutation(len(ok))  # by status and bucket they came in no order that means anything
-    started_s = np.linspace(since_s, now_s, len(ok), endpoint=False)
-    return Requests(started_s=started_s, latency_ms=np.array(latency_ms)[mixed] if ok else np.zeros(0), ok=np.array(ok, dtype=bool)[mixed])
+    n = len(statuses)
+    mixed = np.random.default_rng(n).permutation(n)  # by status and bucket they came in no order that means anything
+    status_of = np.array(statuses, dtype=np.int64)[mixed]
+    return Requests(
+        started_s=np.linspace(since_s, now_s, n, endpoint=False),
+        latency_ms=np.array(latency_ms, dtype=np.float64)[mixed],
+        ok=status_of < FIRST_FAILURE,
+        refused=(status_of >= FIRST_REFUSAL) & (status_of < FIRST_FAILURE),
+    )

@@ -64,6 +64,8 @@ class Plan(Table):
     @field_validator("objectives")
     @classmethod
     def _known(cls, tables: dict[str, Any]) -> dict[str, Any]:
+        if "refusal_increase" in tables:
+            raise ValueError("load tests count refused requests (4xx) as failed, as error_increase does: ask it in [live.objectives]")
         read_objectives(tables)
         return tables
 

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from loadtests.judge import JudgeError, Objective, Policy, objectives_of
 
-LIVE_KINDS = ("error_increase", "error_limit", "quantile_limit")
-"""What counts by bucket can judge: errors exactly, and a quantile's limit where the limit is an edge of a bucket. A ratio of 1.05
-between two arms cannot be told from buckets that are twice as wide each."""
+LIVE_KINDS = ("error_increase", "refusal_increase", "error_limit", "quantile_limit")
+"""What counts by bucket can judge: errors and refusals exactly, and a quantile's limit where the limit is an edge of a bucket. A ratio of
+1.05 between two arms cannot be told from buckets that are twice as wide each."""
 
 
 MAX_WORKERS = 64
@@ -120,14 +120,14 @@ class Live(Table):
     every_s
         Seconds between two looks; not below the scrape interval.
     objectives
-        Tables as of the judge, of the kinds that counts can judge: `error_increase`, `error_limit`, `quantile_limit`.
+        Tables as of the judge, of the kinds that counts can judge: `error_increase`, `refusal_increase`, `error_limit`, `quantile_limit`.
     """
 
     prometheus: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     arm_label: str = "arm"
     every_s: float = Field(default=15.0, gt=0)
-    objectives: dict[str, Any] = Field(default_factory=lambda: {"error_increase": {}})
+    objectives: dict[str, Any] = Field(default_factory=lambda: {"error_increase": {}, "refusal_increase": {}})
 
     @field_validator("objectives")
     @classmethod

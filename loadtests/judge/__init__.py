@@ -13,6 +13,7 @@ from loadtests.judge.objectives import (
     Policy,
     QuantileLimit,
     QuantileRatio,
+    RefusalIncrease,
     SameScores,
 )
 from loadtests.judge.tables import objectives_of
@@ -36,6 +37,7 @@ __all__ = [
     "Policy",
     "QuantileLimit",
     "QuantileRatio",
+    "RefusalIncrease",
     "SameScores",
     "Status",
     "Verdict",

@@ -34,6 +34,9 @@ class Arm:
         ``(N,) float64``, how late the generator sent each request; None where it does not measure it.
     endpoint
         ``(N,) str``; None where there is only one.
+    refused
+        ``(N,) bool``: the service refused it as the caller's mistake (4xx). That is no failure: the request is `ok`, and its latency
+        counts. None where it is not known.
     """
 
     started_s: Floats
@@ -42,6 +45,7 @@ class Arm:
     score: Floats | None = None
     lag_ms: Floats | None = None
     endpoint: NDArray[np.str_] | None = None
+    refused: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         """Check that the columns fit together.
@@ -55,8 +59,9 @@ class Arm:
         for name, column in self._columns().items():
             if column.ndim != 1 or len(column) != rows:
                 raise JudgeError(f"column {name} has shape {column.shape}, started_s has {rows} rows: give one value a request")
-        if self.ok.dtype != np.bool_:
-            raise JudgeError(f"column ok is {self.ok.dtype}, it must be bool")
+        for name, flags in (("ok", self.ok), ("refused", self.refused)):
+            if flags is not None and flags.dtype != np.bool_:
+                raise JudgeError(f"column {name} is {flags.dtype}, it must be bool")
         if not np.isfinite(self.started_s).all():
             raise JudgeError("column started_s holds values that are no time; every request has a start")
         latency = self.latency_ms[self.ok]
@@ -68,7 +73,7 @@ class Arm:
         return len(self.started_s)
 
     def _columns(self) -> dict[str, NDArray[np.generic]]:
-        names = ("started_s", "latency_ms", "ok", "score", "lag_ms", "endpoint")
+        names = ("started_s", "latency_ms", "ok", "score", "lag_ms", "endpoint", "refused")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def rows(self, chosen: NDArray[np.generic]) -> Arm:
@@ -90,7 +95,8 @@ class Arm:
 
     def block(self) -> ArmBlock:
         """All of these requests as a block of one lane."""
-        return arm_block(self.latency_ms[None], ~self.ok[None], None if self.score is None else self.score[None])
+        score = None if self.score is None else self.score[None]
+        return arm_block(self.latency_ms[None], ~self.ok[None], score, refused=None if self.refused is None else self.refused[None])
 
 
 def no_requests() -> Arm:

@@ -33,12 +33,15 @@ class ArmBlock:
         ``(R, N) bool``.
     score
         ``(R, N) float64``, what the model answered; NaN where there is none.
+    refused
+        ``(R, N) bool``; none where the samples do not say it.
     """
 
     latency_ms: NDArray[np.float64]
     cells: Cells
     failed: NDArray[np.bool_]
     score: NDArray[np.float64]
+    refused: NDArray[np.bool_]
 
     @property
     def sizes(self) -> Cells:
@@ -64,11 +67,16 @@ class Block:
 
 
 def arm_block(
-    latency_ms: NDArray[np.float64], failed: NDArray[np.bool_], score: NDArray[np.float64] | None = None, scale: Scale = LATENCY
+    latency_ms: NDArray[np.float64],
+    failed: NDArray[np.bool_],
+    score: NDArray[np.float64] | None = None,
+    scale: Scale = LATENCY,
+    refused: NDArray[np.bool_] | None = None,
 ) -> ArmBlock:
     """Make a block of an arm from ``(R, N)`` arrays."""
     latency = np.where(failed, np.nan, latency_ms)
-    return ArmBlock(latency, scale.place(latency), failed, np.full_like(latency, np.nan) if score is None else score)
+    scores = np.full_like(latency, np.nan) if score is None else score
+    return ArmBlock(latency, scale.place(latency), failed, scores, np.zeros_like(failed) if refused is None else refused)
 
 
 class Latencies:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
 
 from loadtests.judge.errors import JudgeError
+
+Happened = Literal["failed", "refused"]
+"""To a request, as columns of blocks are called."""
 
 MIN_QUANTILE, MAX_QUANTILE = 0.01, 0.9999
 """Beyond p99.99 a verdict takes hundreds of thousands of requests; whoever asks for more has mistaken per cent for parts."""
@@ -134,8 +138,8 @@ class QuantileRatio(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErrorIncrease(Objective):
-    """The share of failed requests rises by at most so many percentage points.
+class ShareIncrease(Objective):
+    """The share of requests to which something happened rises by at most so many percentage points.
 
     Attributes
     ----------
@@ -143,8 +147,9 @@ class ErrorIncrease(Objective):
         Percentage points; fails when the rise is shown to be above the first, passes when shown to be below the second.
     """
 
-    tolerated_points: float = 0.01
-    max_points: float = 0.5
+    happened: ClassVar[Happened]
+    tolerated_points: float
+    max_points: float
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -153,6 +158,15 @@ class ErrorIncrease(Objective):
         self._ordered(("tolerated_points", self.tolerated_points), ("max_points", self.max_points))
         self._ordered(("max_points", self.max_points), ("the largest possible value", 100.0))
 
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorIncrease(ShareIncrease):
+    """The share of failed requests rises by at most so many percentage points."""
+
+    happened = "failed"
+    tolerated_points: float = 0.01
+    max_points: float = 0.5
+
     @property
     def _kind_weight(self) -> float:
         return 6.5
@@ -160,6 +174,24 @@ class ErrorIncrease(Objective):
     @property
     def _name(self) -> str:
         return "errors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusalIncrease(ShareIncrease):
+    """The share of requests that the service refused as the caller's mistake (4xx) rises by at most so many percentage points.
+
+    The zone between both numbers is wide. A release that refuses a few requests more may be meant to, so that half a point is tolerated.
+    Callers' mistakes are many, and come in bursts, where failures are rare: to rule out a rise by half a point would take many times the
+    requests that `ErrorIncrease` takes. A rise that lies between is found where there are enough requests.
+    """
+
+    happened = "refused"
+    tolerated_points: float = 0.5
+    max_points: float = 5.0
+
+    @property
+    def _name(self) -> str:
+        return "refusals"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Cases about comparing failures and scores."""
+"""Cases about comparing shares of requests that fail or are refused, and scores."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import math
 from loadtests.judge.cases import Account, Look
 from loadtests.judge.difference import SharePair
 from loadtests.judge.failures import FailuresTest
-from loadtests.judge.objectives import ErrorIncrease, SameScores
+from loadtests.judge.objectives import SameScores, ShareIncrease
 from loadtests.judge.scores import ScoresTest
 from loadtests.judge.sentences import number, percent
 from loadtests.judge.verdict import Effect, Status
 
+WORDS = {"failed": ("fails", "failed"), "refused": ("refuses", "were refused")}
+"""What the canary does, and what happened to its requests."""
 
-class ErrorIncreaseCase:
-    """`ErrorIncrease` under judgement."""
 
-    def __init__(self, objective: ErrorIncrease, planned: int) -> None:
+class ShareIncreaseCase:
+    """`ErrorIncrease` or `RefusalIncrease` under judgement."""
+
+    def __init__(self, objective: ShareIncrease, planned: int) -> None:
         self._objective, self._planned = objective, planned
-        self._test = FailuresTest(1, objective.tolerated_points / 100)
+        self._test = FailuresTest(1, objective.tolerated_points / 100, objective.happened)
         self.add = self._test.add
 
     def learn(self) -> None:
         """Nothing: the test counts by itself."""
 
     def log_evidence(self, _: float) -> float:
-        """Log evidence that the share of failures rose by more than is tolerated."""
+        """Log evidence that the share rose by more than is tolerated."""
         return float(self._test.log_evidence()[0])
 
     def holds(self, look: Look) -> bool:
@@ -33,7 +36,7 @@ class ErrorIncreaseCase:
         return self._pair().log_evidence_less(self._objective.max_points / 100) >= -math.log(look.pass_risk)
 
     def account(self, look: Look, status: Status) -> Account:
-        """State the shares of failures."""
+        """State the shares of both arms."""
         failed, requests = self._test.failed[0], self._test.requests[0]
         pair, risk = self._pair(), look.risk(status)
         correlated = float(self._test.effect().size[0])
@@ -45,9 +48,10 @@ class ErrorIncreaseCase:
             # The bets have shown it, whatever the wider interval says.
             low = max(low, self._objective.tolerated_points)
         ratios = percent(100 * failed[0] / requests[0]), percent(100 * failed[1] / requests[1])
-        shares = f"{ratios[0]} of the canary's requests failed, {ratios[1]} of the baseline's"
+        does, happened = WORDS[self._objective.happened]
+        shares = f"{ratios[0]} of the canary's requests {happened}, {ratios[1]} of the baseline's"
         sentence = {
-            "fail": f"the canary fails more often: {shares}",
+            "fail": f"the canary {does} more often: {shares}",
             "pass": f"{shares}; the rise is below {number(self._objective.max_points)} points",
             "inconclusive": f"too few requests to rule out a rise by {number(self._objective.max_points)} points: {shares}",
         }[status]

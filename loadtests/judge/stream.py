@@ -11,7 +11,6 @@ from loadtests.judge.errors import JudgeError
 from loadtests.judge.latency_cases import NotSlowerCase, QuantileRatioCase
 from loadtests.judge.limit_cases import ErrorLimitCase, GoodputLimitCase, QuantileLimitCase
 from loadtests.judge.objectives import (
-    ErrorIncrease,
     ErrorLimit,
     GoodputLimit,
     NotSlower,
@@ -19,9 +18,11 @@ from loadtests.judge.objectives import (
     Policy,
     QuantileLimit,
     QuantileRatio,
+    RefusalIncrease,
     SameScores,
+    ShareIncrease,
 )
-from loadtests.judge.share_cases import ErrorIncreaseCase, SameScoresCase
+from loadtests.judge.share_cases import SameScoresCase, ShareIncreaseCase
 from loadtests.judge.verdict import Finding, Status
 
 LOOK_BLOCKS = 5
@@ -54,7 +55,19 @@ class Stream:
         self._counts = [0, 0]
 
     def add(self, batch: Batch) -> None:
-        """Take in a batch and look for alarms on the way."""
+        """Take in a batch and look for alarms on the way.
+
+        Raises
+        ------
+        JudgeError
+            The batch does not say which requests were refused, and that is asked.
+        """
+        for objective, _, _ in self._cases:
+            if isinstance(objective, RefusalIncrease) and any(len(arm) and arm.refused is None for arm in (batch.canary, batch.baseline)):
+                raise JudgeError(
+                    f"{objective.title}: the samples have no column refused; load tests count refused requests (4xx) as failed, so that "
+                    "refusal_increase is for live traffic alone"
+                )
         for block in self._cutter.cut(batch):
             for _, _, case in self._cases:
                 case.add(block)
@@ -137,8 +150,8 @@ def _case(objective: Objective, latencies: Latencies, policy: Policy) -> Case:
             case = QuantileRatioCase(objective, latencies, planned)
         case QuantileLimit():
             case = QuantileLimitCase(objective, latencies, planned)
-        case ErrorIncrease():
-            case = ErrorIncreaseCase(objective, planned)
+        case ShareIncrease():
+            case = ShareIncreaseCase(objective, planned)
         case ErrorLimit():
             case = ErrorLimitCase(objective, planned)
         case GoodputLimit():

@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from loadtests.judge.errors import JudgeError
-from loadtests.judge.objectives import ErrorIncrease, ErrorLimit, GoodputLimit, NotSlower, Objective, Policy, QuantileLimit, QuantileRatio
+from loadtests.judge.objectives import (
+    ErrorIncrease,
+    ErrorLimit,
+    GoodputLimit,
+    NotSlower,
+    Objective,
+    Policy,
+    QuantileLimit,
+    QuantileRatio,
+    RefusalIncrease,
+)
 
 KINDS: dict[str, type[Objective]] = {
     "not_slower": NotSlower,
     "quantile_ratio": QuantileRatio,
     "error_increase": ErrorIncrease,
+    "refusal_increase": RefusalIncrease,
     "quantile_limit": QuantileLimit,
     "error_limit": ErrorLimit,
     "goodput_limit": GoodputLimit,

@@ -63,6 +63,35 @@ def test_what_was_counted_between_two_looks_becomes_requests_in_the_middle_of_th
     assert 'namespace="models",job="ranker-pilotage"' in answers.asked  # not the other installations of the namespace
 
 
+def test_requests_that_were_refused_are_told_from_those_that_failed_and_those_that_were_answered() -> None:
+    clock = Clock()
+    source, answers = _source(clock)
+    statuses = ("200", "304", "400", "422", "499", "500", "503", "")
+    answers.counts = {(arm, status, "+Inf"): 0 for arm in ("canary", "baseline") for status in statuses}
+    source.look()
+    clock.sleep(20)
+    answers.counts = {(arm, status, "+Inf"): 10**number for number, status in enumerate(statuses[:5]) for arm in ("canary", "baseline")}
+    answers.counts |= {("canary", "500", "+Inf"): 2, ("canary", "503", "+Inf"): 3, ("canary", "", "+Inf"): 7}
+    look = source.look()["canary"]
+    canary, baseline = look.batch.canary, look.batch.baseline
+    assert canary.refused is not None
+    assert baseline.refused is not None
+    assert (canary.refused.sum(), baseline.refused.sum()) == (11_100, 11_100)
+    assert (len(canary), (~canary.ok).sum(), (canary.refused & ~canary.ok).sum()) == (11_111 + 12, 5, 0)
+
+
+def test_a_look_at_an_arm_without_a_request_says_of_none_that_it_was_refused() -> None:
+    clock = Clock()
+    source, answers = _source(clock)
+    answers.counts = {("baseline", "200", "+Inf"): 0}
+    source.look()
+    clock.sleep(20)
+    answers.counts = {("baseline", "200", "+Inf"): 40}
+    look = source.look()["canary"]
+    columns = [(len(arm), arm.refused is not None and arm.refused.dtype == bool) for arm in (look.batch.canary, look.batch.baseline)]
+    assert columns == [(0, True), (40, True)]
+
+
 def test_counts_that_shrink_are_not_taken_for_requests() -> None:
     clock = Clock()
     source, answers = _source(clock)
@@ -139,10 +168,15 @@ def test_a_prometheus_that_is_not_there_is_unavailable() -> None:
         source.look()
 
 
-def test_the_limits_of_the_live_plan_are_edges_of_the_services_histogram() -> None:
+def test_the_live_plan_asks_about_refusals_and_its_limits_are_edges_of_the_services_histogram() -> None:
     from k8s.rollout.plan import load_plan
     from serving.monitoring.metrics import BUCKETS_S
 
     live = load_plan("live").live
     assert live is not None
+    assert live.objectives.keys() == {"error_increase", "refusal_increase", "quantile_limit"}
     assert all(table["limit_ms"] / 1000 in BUCKETS_S for table in live.objectives["quantile_limit"])
+
+
+def test_what_is_asked_of_live_traffic_by_default_is_a_promise() -> None:
+    assert Live().objectives == {"error_increase": {}, "refusal_increase": {}}
