@@ -28,7 +28,7 @@ from k8s.local.processes import Processes
 from k8s.local.traffic import LocalTraffic, LocustLoad
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.collector import Collector
-from k8s.rollout.comparing import read_bodies
+from k8s.rollout.comparing import requests_of
 from k8s.rollout.hands import is_kept
 from k8s.rollout.loading import Compared, Comparing
 from k8s.rollout.patience import Patience
@@ -167,21 +167,21 @@ class Installation:
         traffic: dict[Source, Traffic] = {}
         here = None if collect_at is None else Collector.at(collect_at)  # a wrong address is told whatever the plan is
         collector = here if plan.collects else None
-        bodies = read_bodies(requests_file, plan.answers.requests) if plan.answers is not None and requests_file is not None else []
-        if bodies and gateway is None and collect_at is None:
+        recorded, sent = requests_of(requests_file, plan.answers)
+        if recorded and gateway is None and collect_at is None:
             raise Refused("answers are compared through the gateway: give its address (--gateway); the chart's Job needs none")
         host = gateway or address(self.names, "stable")
         addresses: dict[Arm, str] = {} if gateway else {arm: address(self.names, arm) for arm in ARMS}
-        comparing = Comparing(host, plan.answers, bodies, collector, addresses)
+        comparing = Comparing(host, plan.answers, recorded, collector, addresses)
         if plan.synthetic is not None:
-            traffic["synthetic"] = self._load(plan, plan.synthetic, host, addresses, requests_file, comparing)
+            traffic["synthetic"] = self._load(plan, plan.synthetic, host, addresses, sent, comparing)
         if plan.live is not None:
             access = prometheus or PrometheusAccess("")
             access = replace(access, url=plan.live.prometheus or access.url)
             if not access.url:
                 raise Refused("the plan judges live traffic: give the address of Prometheus (--prometheus)")
             traffic["live"] = Prometheus(access, plan.live, self.names, self._clock)
-            if plan.synthetic is None and (bodies or collector is not None):
+            if plan.synthetic is None and (recorded or collector is not None):
                 traffic["live"] = Compared(traffic["live"], comparing)
         lease = ClusterLease(self._api, self.names, self._clock, engine)
         if self.file is not None:
@@ -194,22 +194,20 @@ class Installation:
             journal=self.journal,
             lease=lease,
             clock=self._clock,
-            answers=Plan.answers_judge if bodies or collector is not None else None,
+            answers=Plan.answers_judge if recorded or collector is not None else None,
             collects=collector is not None,
             notices=[*notices, EventNotice(self._api, self.names)],
         )
 
     def _load(
-        self, plan: Plan, asked: Synthetic, host: str, addresses: Mapping[Arm, str], requests_file: Path | None, comparing: Comparing
+        self, plan: Plan, asked: Synthetic, host: str, addresses: Mapping[Arm, str], sent: Path | None, comparing: Comparing
     ) -> LocalTraffic | JobTraffic:
         """Return who sends the requests of a step: a Job near the service, or this process."""
         if asked.workers == 0:
             # Samples of another engine's load are no use to this one: a folder of its own, which ends with the pod.
             processes = Processes(Path(tempfile.gettempdir()) / f"pilotage-rollout-{self.names.name}-{os.getpid()}", end_with_us=True)
-            return LocalTraffic(processes, LocustLoad(host, plan, requests_file, addresses=addresses, profile=asked.profile), comparing)
-        load = JobTraffic(
-            self._api, self.names, self._clock, plan, host=host, addresses=addresses, comparing=comparing, requests_file=requests_file
-        )
+            return LocalTraffic(processes, LocustLoad(host, plan, sent, addresses=addresses, profile=asked.profile), comparing)
+        load = JobTraffic(self._api, self.names, self._clock, plan, host=host, addresses=addresses, comparing=comparing, requests_file=sent)
         Patience(self._clock, plan.times.api_s).call(load.prepared)  # what cannot be is told before anything begins
         return load
 

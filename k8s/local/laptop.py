@@ -14,7 +14,7 @@ from k8s.local.proxy import HEALTH_PATH, ensure_envoy
 from k8s.local.traffic import Generator, LocalTraffic, LocustLoad
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.collector import Collector
-from k8s.rollout.comparing import read_bodies
+from k8s.rollout.comparing import requests_of
 from k8s.rollout.disk import DiskJournal, DiskLease
 from k8s.rollout.loading import Comparing
 from k8s.rollout.plan import Plan
@@ -104,11 +104,11 @@ class Laptop:
             The recorded requests cannot be read.
         """
         limits = plan.answers
-        bodies = read_bodies(requests_file, limits.requests) if limits is not None and requests_file is not None else []
+        recorded, sent = requests_of(requests_file, limits)
         workers = (plan.synthetic.workers if plan.synthetic else None) or 0
-        load = generator or LocustLoad(self.host, plan, requests_file, processes=workers if workers > 1 else 0)
+        load = generator or LocustLoad(self.host, plan, sent, processes=workers if workers > 1 else 0)
         collector = Collector(LOOPBACK, 0, lambda ports: self.router.point(ENGINE, ports)) if plan.collects else None
-        traffic = LocalTraffic(self._load, load, Comparing(self.host, limits, bodies, collector))
+        traffic = LocalTraffic(self._load, load, Comparing(self.host, limits, recorded, collector))
         return World(
             router=self.router,
             fleet=self.fleet,
@@ -116,7 +116,7 @@ class Laptop:
             journal=self.journal,
             lease=DiskLease(self.folder / "journal", engine),
             clock=SystemClock(),
-            answers=Plan.answers_judge if bodies or plan.collects else None,
+            answers=Plan.answers_judge if recorded or plan.collects else None,
             collects=plan.collects,
             notices=notices,
         )

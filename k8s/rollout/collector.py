@@ -17,9 +17,10 @@ from typing import Any
 
 from k8s.errors import Refused, RolloutError
 from k8s.listening import CLIENT_LIMIT_S, SmallServer
-from k8s.rollout.comparing import MAX_LINE_BYTES, RANK_PATH
-from k8s.rollout.copies import Asked, Copies
+from k8s.rollout.comparing import MAX_LINE_BYTES
+from k8s.rollout.copies import Copies
 from k8s.rollout.ports import ARM_HEADER
+from k8s.rollout.questions import JSON_TYPE, Asked, comparable
 from serving.contract.errors import SettingsError
 
 MAX_CLIENTS = 16
@@ -31,7 +32,7 @@ LOOK_EVERY_S = 0.2
 NO_CONTENT = 204
 
 TOO_LARGE, UNREADABLE, CUT_OFF, TOO_MANY = "too large", "unreadable", "cut off", "too many at a time"
-OTHER, BY_HEADER = f"not for {RANK_PATH} in JSON", "sent to an arm by header"
+OTHER, BY_HEADER = "neither a ranking in JSON nor a classification", "sent to an arm by header"
 
 
 class Collector:
@@ -172,13 +173,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _asked(self) -> Asked:
-        media = (self.headers.get("Content-Type") or "application/json").partition(";")[0].strip().lower()
+        media = self.headers.get("Content-Type") or JSON_TYPE
         plain = (self.headers.get("Content-Encoding") or "identity").strip().lower() == "identity"
-        if self.path.partition("?")[0] != RANK_PATH or media != "application/json" or not plain:
+        if not comparable(self.path, media) or not plain:
             raise _Left(OTHER)
         if ARM_HEADER in self.headers:  # our own, where a route does not know the header: copies of copies would never end
             raise _Left(BY_HEADER)
-        return Asked(self._body(), self.headers.get("Authorization"))
+        return Asked(self._body(), self.headers.get("Authorization"), self.path, media)
 
     def _body(self) -> bytes:
         coding = self.headers.get("Transfer-Encoding")

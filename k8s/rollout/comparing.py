@@ -14,16 +14,15 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from k8s.errors import Refused
-from k8s.rollout.answers import top_overlap
-from k8s.rollout.copies import Asked, for_all
+from k8s.rollout.answers import AnswerLimits
 from k8s.rollout.ports import ARM_HEADER, Answers, Arm
+from k8s.rollout.questions import Asked, Labels, Pair, Ranking, answer_to, compare, recorded
 
-RANK_PATH = "/v1/rank"
 TIMEOUT_S = 10.0
 """As the load generator: who waits longer has left."""
 
@@ -33,35 +32,67 @@ BACKOFF_S = 0.5
 MAX_LINE_BYTES = 16 * 2**20
 """As in the load generator: longer than any body that a service takes."""
 
-Scores = dict[str | int, float]
+MAX_RECORDED_BYTES = 512 * 2**20
+"""Of all recorded requests, as in the load generator: images are large, and the engine is a guest where it runs."""
 
-Pair = tuple[list[float], list[float], float]
-"""Scores of the same candidates, the other arm's and the canary's, and the share of the top that both have."""
+BUSY = (408, 429)
+"""What a service says that would take the request at another time."""
+
+REFUSED: Literal["refused"] = "refused"
+
+_Answer = Ranking | Labels | Literal["refused"] | None
+"""None where there was no answer, or a failure."""
+
+_Outcome = Pair | Literal["canary", "stable"]
+"""Both answered, or one of them refused what the other took."""
 
 
-def read_bodies(path: Path, most: int) -> list[bytes]:
+def read_recorded(path: Path, most: int) -> list[Asked]:
     """Read recorded requests, one JSON body a line (``requests.jsonl``); all candidates are asked for.
 
     Raises
     ------
     Refused
-        The file cannot be read, or a line is no ranking request.
+        The file cannot be read, a line is no request on which answers can be compared, or they are too large together.
     """
-    bodies = []
+    found: list[Asked] = []
+    size_bytes = 0
     try:
         with path.open("rb") as file:
             for number, line in enumerate(_lines(file), 1):
-                body = for_all(json.loads(line))
-                if body is None:
-                    raise Refused(f"{path}, line {number}: no ranking request, it has no candidates")
-                bodies.append(body)
-                if len(bodies) >= most:
+                asked = recorded(json.loads(line))
+                if asked is None:
+                    raise Refused(f"{path}, line {number}: it has neither candidates to rank, nor images with labels or a label set")
+                size_bytes += len(asked.body)
+                if size_bytes > MAX_RECORDED_BYTES:
+                    raise Refused(f"{path}: the first {number} lines take more than {MAX_RECORDED_BYTES} bytes: compare fewer (requests)")
+                found.append(asked)
+                if len(found) >= most:
                     break
     except (OSError, ValueError) as error:
         raise Refused(f"recorded requests {path} cannot be read: {error}") from error
-    if not bodies:
+    if not found:
         raise Refused(f"{path} holds no request; answers are compared on recorded requests, one JSON body a line")
-    return bodies
+    return found
+
+
+def requests_of(path: Path | None, limits: AnswerLimits | None) -> tuple[list[Asked], Path | None]:
+    """Return the recorded requests to compare answers on, and the file to load the arms with; without it requests are made up.
+
+    Images are compared alone: each is asked once, which does for a verdict on answers and is far from what a load takes.
+
+    Raises
+    ------
+    Refused
+        As `read_recorded`; or there are images, and no answers are compared.
+    """
+    if path is None:
+        return [], None
+    found = read_recorded(path, 1 if limits is None else limits.requests)
+    ranks = all(asked.ranks for asked in found)
+    if limits is None and not ranks:
+        raise Refused(f"{path}: classifications are compared, not sent as a load, and the plan has no table [answers] to compare them by")
+    return [] if limits is None else found, path if ranks else None
 
 
 def _lines(file: Any) -> Iterator[bytes]:
@@ -100,7 +131,7 @@ class Comparer:
     ) -> None:
         self._urls = {arm: urllib.parse.urlsplit((addresses or {}).get(arm, host)) for arm in arms}
         self._asked, self._arms, self._top_k, self._pause_s = asked, tuple(arms), top_k, 1 / rate_per_s
-        self._found: dict[Arm, list[Pair]] = {}
+        self._found: dict[Arm, list[_Outcome]] = {}
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="compare answers", daemon=True)
         self._thread.start()
@@ -109,7 +140,7 @@ class Comparer:
         """Return what has come since the last time, of each canary that there is something of."""
         with self._lock:
             found, self._found = self._found, {}
-        return {arm: _answers(pairs) for arm, pairs in found.items()}
+        return {arm: _answers(outcomes) for arm, outcomes in found.items()}
 
     def close(self) -> None:
         """Stop asking."""
@@ -124,56 +155,49 @@ class Comparer:
             first = number % len(self._arms)
             answers = {arm: self._ask(asked, arm) for arm in (*self._arms[first:], *self._arms[:first])}
             for canary in canaries:
-                pair = compare(answers[beside], answers[canary], self._top_k)
-                if pair is not None:
+                outcome = _outcome(answers[beside], answers[canary], self._top_k)
+                if outcome is not None:
                     with self._lock:
-                        self._found.setdefault(canary, []).append(pair)
+                        self._found.setdefault(canary, []).append(outcome)
             due_s = max(due_s + self._pause_s, time.monotonic() - self._pause_s)
             if self._stop.wait(max(due_s - time.monotonic(), 0.0) if None not in answers.values() else BACKOFF_S):
                 return
 
-    def _ask(self, asked: Asked, arm: Arm) -> Scores | None:
-        """Scores by candidate, in falling order; none where the request was refused, None where there is no good answer.
-
-        Failures are counted by those who load the arms.
-        """
+    def _ask(self, asked: Asked, arm: Arm) -> _Answer:
+        """What an arm says; failures are counted by those who load the arms."""
         url = self._urls[arm]
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        headers = {"content-type": "application/json", ARM_HEADER: arm}
+        headers = {"content-type": asked.media, ARM_HEADER: arm}
         if asked.authorization is not None:
             headers["authorization"] = asked.authorization
         with closing(kind(url.netloc, timeout=TIMEOUT_S)) as connection:
             try:
-                connection.request("POST", RANK_PATH, asked.body, headers)
+                connection.request("POST", asked.path, asked.body, headers)
                 answer = connection.getresponse()
                 content = answer.read()
-                if 400 <= answer.status < 500:  # the user's own mistake is no reason to wait
-                    return {}
-                return scores_of(json.loads(content)) if answer.status == 200 else None
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException):
+            except (OSError, ValueError, http.client.HTTPException):
                 return None
+        if answer.status == 200:
+            return answer_to(asked, content) or REFUSED
+        return REFUSED if 400 <= answer.status < 500 and answer.status not in BUSY else None
 
 
-def _answers(pairs: Sequence[Pair]) -> Answers:
+def _answers(outcomes: Sequence[_Outcome]) -> Answers:
+    pairs = [outcome for outcome in outcomes if isinstance(outcome, Pair)]
     return Answers(
-        stable_scores=np.array([score for stable, _, _ in pairs for score in stable]),
-        canary_scores=np.array([score for _, canary, _ in pairs for score in canary]),
-        sizes=np.array([len(stable) for stable, _, _ in pairs], dtype=np.int64),
-        overlap=np.array([overlap for _, _, overlap in pairs]),
+        stable_scores=np.array([score for pair in pairs for score in pair.stable]),
+        canary_scores=np.array([score for pair in pairs for score in pair.canary]),
+        sizes=np.array([len(pair.stable) for pair in pairs], dtype=np.int64),
+        overlap=np.array([pair.overlap for pair in pairs]),
+        images=np.array([pair.labels for pair in pairs], dtype=np.bool_),
+        refused=np.array([(outcome == "canary", outcome == "stable") for outcome in outcomes], dtype=np.bool_).reshape(-1, 2),
     )
 
 
-def scores_of(document: Mapping[str, Any]) -> Scores | None:
-    """Read the scores out of an answer, the best first; None where candidates cannot be told apart, or one has no probability."""
-    ranking = document.get("ranking", [])
-    scores = {item["id"]: float(item["probability"]) for item in ranking}
-    fit = len(scores) == len(ranking) and all(0.0 <= score <= 1.0 for score in scores.values())
-    return scores if fit else None
-
-
-def compare(stable: Scores | None, canary: Scores | None, top_k: int) -> Pair | None:
-    """Put scores of the same candidates side by side, with the share of the top in common; None where there is nothing to compare."""
-    if not stable or not canary or stable.keys() != canary.keys():
+def _outcome(stable: _Answer, canary: _Answer, top_k: int) -> _Outcome | None:
+    """Compare what both said; None where one was not there to answer, or both refuse."""
+    if stable is None or canary is None or stable == canary == REFUSED:
         return None
-    overlap = top_overlap(list(stable), list(canary), top_k)
-    return list(stable.values()), [canary[candidate] for candidate in stable], overlap
+    if stable == REFUSED:
+        return "stable"
+    return "canary" if canary == REFUSED else compare(stable, canary, top_k) or "canary"

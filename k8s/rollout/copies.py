@@ -5,13 +5,12 @@ Bodies are what users sent, and some come with a token: neither is ever shown, l
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+
+from k8s.rollout.questions import Asked
 
 MAX_WAITING = 200
 """Copies that wait. At 40 a second, which is the default, these are the last five seconds' where no more come than are asked."""
@@ -19,30 +18,7 @@ MAX_WAITING = 200
 MAX_WAITING_BYTES = 32 * 2**20
 """Of all bodies that wait: two of the largest that are taken, thousands of common ones."""
 
-DROPPED, NO_RANKING = "more than are compared", "no ranking request in JSON"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A ranking request that is put to all arms.
-
-    Attributes
-    ----------
-    body
-        JSON that asks for all candidates; of a copy, what the user sent.
-    authorization
-        Header of that name, which goes to the arms with it; None: there was none.
-    """
-
-    body: bytes = field(repr=False)
-    authorization: str | None = field(default=None, repr=False)
-
-
-def for_all(document: Any) -> bytes | None:
-    """Return a ranking request that asks for all of its candidates; None where it is none."""
-    if not isinstance(document, dict) or not document.get("candidates"):
-        return None
-    return json.dumps({key: value for key, value in document.items() if key != "top_k"}).encode()
+DROPPED, NO_CANDIDATES = "more than are compared", "without candidates"
 
 
 class Copies:
@@ -85,19 +61,16 @@ class Copies:
             self._left[why] += 1
 
     def draw(self, most: int) -> Iterator[Asked]:
-        """Yield so many ranking requests, each by chance among those that wait, and wait for more; none come after `close`."""
+        """Yield so many requests, each by chance among those that wait, and wait for more; none come after `close`."""
         drawn = 0
         while drawn < most and (copy := self._next()) is not None:
-            try:
-                body = for_all(json.loads(copy.body))
-            except (ValueError, RecursionError):
-                body = None
-            if body is None:
+            whole = copy.whole()
+            if whole is None:
                 with self._changed:
-                    self._left[NO_RANKING] += 1
+                    self._left[NO_CANDIDATES] += 1
                 continue
             drawn += 1
-            yield Asked(body, copy.authorization)
+            yield whole
         self.close()
 
     def close(self) -> None:

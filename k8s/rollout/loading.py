@@ -11,10 +11,11 @@ from k8s.errors import Unavailable
 from k8s.rollout.answers import AnswerLimits
 from k8s.rollout.collector import Collector
 from k8s.rollout.comparing import Comparer
-from k8s.rollout.copies import Asked, Copies
+from k8s.rollout.copies import Copies
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Answers, Arm, Look, Traffic
+from k8s.rollout.questions import Asked
 from loadtests.batches import batch_of
 from loadtests.judge import Batch
 from loadtests.samples import Samples, joined
@@ -62,8 +63,8 @@ class Comparing:
         Address of the proxy or gateway, which tells arms by header.
     limits
         What is asked of answers; None: they are not compared.
-    bodies
-        Recorded requests on which they are compared.
+    recorded
+        Requests on which they are compared.
     collector
         Who takes copies of live requests. Where there is one, answers are compared on those alone: on recorded requests they would
         be judged before a live one had come.
@@ -75,11 +76,11 @@ class Comparing:
         self,
         host: str,
         limits: AnswerLimits | None,
-        bodies: Sequence[bytes],
+        recorded: Sequence[Asked],
         collector: Collector | None = None,
         addresses: Mapping[Arm, str] | None = None,
     ) -> None:
-        self._host, self._limits, self._bodies = host, limits, bodies
+        self._host, self._limits, self._recorded = host, limits, recorded
         self._collector, self._addresses = collector, addresses
         self._comparer: Comparer | None = None
         self._copies: Copies | None = None
@@ -90,11 +91,11 @@ class Comparing:
         self.end()
         if self._limits is None:
             return
-        asked: Iterable[Asked] = [Asked(body) for body in self._bodies]
+        asked: Iterable[Asked] = self._recorded
         if self._collector is not None:
             self._copies = self._collector.begin()
             asked = self._copies.draw(self._limits.requests)
-        elif not self._bodies:
+        elif not self._recorded:
             return
         self._quiet_since_s = time.monotonic()
         self._comparer = Comparer(self._host, asked, arms, self._limits.top_k, self._limits.rate_per_s, self._addresses)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from numpy import float64, int64
+from numpy import bool_, float64, int64
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -145,16 +145,22 @@ class ArmState:
 
 @dataclass(frozen=True)
 class Answers:
-    """The same requests, scored by both versions. Letters: ``C`` candidates of all requests together, ``P`` requests.
+    """The same requests, put to both versions.
+
+    Letters: ``C`` candidates or images of all requests together, ``P`` requests that both answered, ``A`` those that at least one did.
 
     Attributes
     ----------
     stable_scores, canary_scores
-        ``(C,) float64``, the same candidates in the same order, request after request.
+        ``(C,) float64``, the same candidates in the same order, or the best labels of the same images, request after request.
     sizes
-        ``(P,) int64``, candidates of each request; at least one.
+        ``(P,) int64``, candidates or images of each request; at least one.
     overlap
-        ``(P,) float64``, share of the top k of each request that both have.
+        ``(P,) float64``, share of the top k of each request that both have, or of the images whose best label is the same.
+    images
+        ``(P,) bool``, whether it was images.
+    refused
+        ``(A, 2) bool``, in the order in which they were asked, whether the canary, or the other version, refused what the other one took.
     note
         Where the requests came from so far, for the verdict; empty: nothing to say.
     """
@@ -163,6 +169,8 @@ class Answers:
     canary_scores: NDArray[float64]
     sizes: NDArray[int64]
     overlap: NDArray[float64]
+    images: NDArray[bool_]
+    refused: NDArray[bool_]
     note: str = ""
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from k8s.errors import Refused, Unavailable
 from k8s.rollout import collector as module
-from k8s.rollout.collector import Collector
-from k8s.rollout.copies import Asked, Copies
+from k8s.rollout.collector import OTHER, Collector
+from k8s.rollout.copies import Copies
+from k8s.rollout.questions import Asked
 from serving.contract.errors import SettingsError
 
 LIMIT_S = 10.0
@@ -82,14 +83,31 @@ def test_a_body_in_chunks_is_taken_whole(rig: Rig) -> None:
     assert json.loads(found.body) == FOR_ALL
 
 
+def test_a_model_may_be_named(rig: Rig) -> None:
+    assert rig.send(path="/v1/models/ads/rank") == 204
+    found = rig.drawn()
+    assert found is not None
+    assert (found.path, json.loads(found.body)) == ("/v1/models/ads/rank", FOR_ALL)
+
+
+@pytest.mark.parametrize("media", ["application/json", "multipart/form-data; boundary=x", "Image/JPEG"])
+def test_a_classification_is_taken_as_it_was_asked(rig: Rig, media: str) -> None:
+    assert rig.send(b"\xff\xd8 and more", "/v1/classify?label=a%20cat&label=a+dog", content_type=media, authorization="Bearer abc") == 204
+    assert rig.drawn() == Asked(b"\xff\xd8 and more", "Bearer abc", "/v1/classify?label=a%20cat&label=a+dog", media)
+
+
 @pytest.mark.parametrize(
     ("path", "method", "headers", "why"),
     [
-        ("/v2/models/ranker/infer", "POST", {}, "not for /v1/rank in JSON"),
-        ("/v1/models/other/rank", "POST", {}, "not for /v1/rank in JSON"),
-        ("/v1/rank", "GET", {}, "not for /v1/rank in JSON"),
-        ("/v1/rank", "POST", {"content_type": "application/vnd.apache.arrow.stream"}, "not for /v1/rank in JSON"),
-        ("/v1/rank", "POST", {"content_encoding": "gzip"}, "not for /v1/rank in JSON"),
+        ("/v2/models/ranker/infer", "POST", {}, OTHER),
+        ("/v1/ranking", "POST", {}, OTHER),
+        ("/v1/models/a/b/rank", "POST", {}, OTHER),
+        ("/v1/rank", "GET", {}, OTHER),
+        ("/v1/rank", "POST", {"content_type": "application/vnd.apache.arrow.stream"}, OTHER),
+        ("/v1/rank", "POST", {"content_type": "image/png"}, OTHER),
+        ("/v1/rank", "POST", {"content_encoding": "gzip"}, OTHER),
+        ("/v1/classify", "POST", {"content_type": "text/plain"}, OTHER),
+        ("/v1/label-sets/animals", "POST", {}, OTHER),
         ("/v1/rank", "POST", {"x_pilotage_arm": "canary"}, "sent to an arm by header"),
     ],
 )
@@ -204,6 +222,7 @@ def test_nothing_of_a_copy_is_shown(rig: Rig, capfd: pytest.CaptureFixture[str],
     secret = b'{"candidates": [{"id": "hush"}]}'
     assert rig.send(secret, authorization="Bearer hush") == 204
     assert rig.send(secret, "/v2/hush", authorization="Bearer hush") == 204
+    assert rig.send(secret, "/v1/classify?label=hush", authorization="Bearer hush", content_type="image/hush") == 204
     with rig.raw(b"hush\r\n\r\n") as connection:
         connection.recv(1000)
     found = rig.drawn()
@@ -250,7 +269,7 @@ def test_what_is_no_ranking_request_is_counted_and_passed_over(body: bytes) -> N
     found: list[Asked] = []
     thread = threading.Thread(target=lambda: found.extend(drawing))
     thread.start()
-    until(lambda: "no ranking request in JSON" in str(copies), "it is not passed over")
+    until(lambda: "without candidates" in str(copies), "it is not passed over")
     copies.add(Asked(RANKING))
     thread.join(LIMIT_S)
     assert [json.loads(asked.body) for asked in found] == [FOR_ALL]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from k8s.rollout.answers import AnswerLimits, AnswersJudge, top_overlap
+from k8s.rollout.answers import AnswerLimits, AnswersJudge
 from k8s.rollout.ports import Answers
+from k8s.rollout.questions import top_overlap
 
 CANDIDATES = 20
 
@@ -28,7 +30,17 @@ def asked(change: Change, requests: int = 50, seed: int = 0) -> Answers:
     stable, canary = sigmoid(logits), change(logits, draw)
     orders = [[list(np.argsort(-row)) for row in scores] for scores in (stable, canary)]
     overlap = np.array([top_overlap(first, second, 10) for first, second in zip(*orders, strict=True)])
-    return Answers(stable.ravel(), canary.ravel(), np.full(requests, CANDIDATES), overlap)
+    none = np.zeros((requests, 2), dtype=bool)
+    return Answers(stable.ravel(), canary.ravel(), np.full(requests, CANDIDATES), overlap, none[:, 0], none)
+
+
+def refused(share_pct: float, of_stable_pct: float, seed: int, requests: int = 50) -> Answers:
+    """Requests of which each version refuses some for itself; the others are answered alike."""
+    draw = np.random.default_rng([seed, 1])
+    sides = draw.random((requests, 2)) < np.array([share_pct, of_stable_pct]) / 100
+    sides = sides[~sides.all(axis=1)]
+    answers = asked(HARMLESS["the same"], int((~sides.any(axis=1)).sum()), seed)
+    return replace(answers, refused=sides)
 
 
 def judge(limits: AnswerLimits | None = None) -> AnswersJudge:
@@ -54,6 +66,72 @@ def test_a_version_that_answers_alike_passes(change: Change) -> None:
         judged.add(asked(change, seed=seed))
         assert judged.verdict().status != "fail"
     assert judged.verdict().status == "pass"
+
+
+def test_a_version_that_refuses_what_the_other_takes_fails_whatever_else_it_answers() -> None:
+    judged = judge()
+    for seed in range(12):
+        judged.add(refused(5, 0, seed))
+    verdict = judged.verdict()
+    assert verdict.status == "fail"
+    (finding,) = [finding for finding in verdict.findings if finding.status == "fail"]
+    assert finding.objective == "refusals"
+    assert "refuse" in finding.sentence
+
+
+def test_versions_that_refuse_as_much_as_each_other_pass() -> None:
+    judged = judge()
+    for seed in range(40):
+        judged.add(refused(1, 1, seed))
+    assert judged.verdict().status == "pass"
+
+
+def test_one_that_refuses_everything_fails_without_an_answer() -> None:
+    judged = judge()
+    nothing = np.zeros(0)
+    for _ in range(6):
+        judged.add(
+            Answers(
+                nothing, nothing, nothing.astype(np.int64), nothing, nothing.astype(bool), np.array([[True, False]] * 50), note="copies"
+            )
+        )
+    verdict = judged.verdict()
+    assert verdict.status == "fail"
+    assert "(of copies)" in verdict.sentence
+
+
+def images(agree: float, sharper: float, seed: int, requests: int = 50) -> Answers:
+    """Requests of two images each, whose best label is the same with this probability."""
+    draw = np.random.default_rng(seed)
+    logits = draw.normal(1.5, 1, 2 * requests)
+    same = (draw.random((requests, 2)) < agree).mean(axis=1)
+    none = np.zeros((requests, 2), dtype=bool)
+    return Answers(
+        sigmoid(logits), sigmoid(sharper * logits), np.full(requests, 2), same, images=np.ones(requests, dtype=bool), refused=none
+    )
+
+
+@pytest.mark.parametrize(
+    ("agree", "sharper", "status", "objective"),
+    [(0.99, 1.0, "pass", ""), (0.8, 1.0, "fail", "agreement"), (0.99, 3.0, "fail", "scores")],
+)
+def test_images_are_compared_by_their_best_label_and_how_sure_it_is(agree: float, sharper: float, status: str, objective: str) -> None:
+    judged = judge()
+    for seed in range(16):
+        judged.add(images(agree, sharper, seed))
+    verdict = judged.verdict()
+    assert verdict.status == status
+    assert not objective or objective in {finding.objective for finding in verdict.findings if finding.status == "fail"}
+    assert "overlap of the top 10" not in {finding.objective for finding in verdict.findings}
+
+
+def test_rankings_and_images_are_each_held_to_their_own() -> None:
+    judged = judge()
+    for seed in range(16):
+        judged.add(asked(HARMLESS["trained again"], seed=seed))
+        judged.add(images(0.8, 1.0, seed))
+    found = {finding.objective: finding.status for finding in judged.verdict().findings}
+    assert (found["overlap of the top 10"], found["agreement"]) == ("pass", "fail")
 
 
 @pytest.mark.parametrize(("change", "objective"), HARMFUL.values(), ids=HARMFUL)
@@ -102,7 +180,13 @@ def test_the_overlap_counts_the_top_alone() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high"),
-    [({"tolerated_distance": 0.3}, "max_distance"), ({"min_overlap": 0.7}, "tolerated_overlap"), ({"tolerated_ratio": 1.5}, "max_ratio")],
+    [
+        ({"tolerated_refusal_points": 6}, "max_refusal_points"),
+        ({"tolerated_distance": 0.3}, "max_distance"),
+        ({"min_overlap": 0.7}, "tolerated_overlap"),
+        ({"min_agreement": 0.95}, "tolerated_agreement"),
+        ({"tolerated_ratio": 1.5}, "max_ratio"),
+    ],
 )
 def test_limits_that_contradict_each_other_are_refused(low: dict[str, float], high: str) -> None:
     with pytest.raises(ValidationError, match=f"must be below {high}"):

@@ -14,47 +14,65 @@ import numpy as np
 import pytest
 
 from k8s.errors import Refused, Unavailable
+from k8s.rollout import comparing as module
 from k8s.rollout import loading
 from k8s.rollout.answers import AnswerLimits
 from k8s.rollout.collector import Collector
-from k8s.rollout.comparing import Comparer, compare, read_bodies, scores_of
-from k8s.rollout.copies import Asked
+from k8s.rollout.comparing import Comparer, read_recorded, requests_of
 from k8s.rollout.loading import Compared, Comparing
 from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Arm, Look
+from k8s.rollout.questions import Asked
 from loadtests.judge import Batch
 
-
-def test_scores_are_read_in_falling_order() -> None:
-    assert scores_of({"ranking": [{"id": "a", "probability": 0.9}, {"id": 2, "probability": 0.1}]}) == {"a": 0.9, 2: 0.1}
-
-
-@pytest.mark.parametrize("ranking", [[{"id": "a", "probability": 0.9}] * 2, [{"id": "a", "probability": 1.5}]])
-def test_answers_that_cannot_be_compared_are_left_out(ranking: list[dict[str, object]]) -> None:
-    assert scores_of({"ranking": ranking}) is None
-
-
-def test_candidates_are_put_side_by_side_whatever_their_order() -> None:
-    assert compare({"a": 0.9, "b": 0.5, "c": 0.1}, {"c": 0.8, "a": 0.4, "b": 0.2}, 2) == ([0.9, 0.5, 0.1], [0.4, 0.2, 0.8], 0.5)
-
-
-@pytest.mark.parametrize("canary", [None, {}, {"a": 0.9}])
-def test_other_candidates_are_no_comparison(canary: dict[str | int, float] | None) -> None:
-    assert compare({"a": 0.9, "b": 0.5}, canary, 2) is None
+IMAGE = {"images": ["aGk="], "labels": ["a cat", "a dog"]}
 
 
 def test_all_candidates_are_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     path.write_text('{"candidates": [{"id": 1}], "top_k": 1}\n\n{"candidates": [{"id": 2}]}\n{"candidates": [{"id": 3}]}\n')
-    assert [json.loads(body) for body in read_bodies(path, 2)] == [{"candidates": [{"id": 1}]}, {"candidates": [{"id": 2}]}]
+    assert [json.loads(asked.body) for asked in read_recorded(path, 2)] == [{"candidates": [{"id": 1}]}, {"candidates": [{"id": 2}]}]
 
 
-@pytest.mark.parametrize(("content", "said"), [("", "holds no request"), ("{}", "no candidates"), ("no JSON", "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "holds no request"),
+        ("{}", "line 1: it has neither candidates"),
+        (json.dumps(IMAGE) + '\n{"images": ["aGk="]}', "line 2: it has neither candidates to rank, nor images with labels"),
+        ("no JSON", "cannot be read"),
+    ],
+)
 def test_a_file_without_requests_is_refused(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "requests.jsonl"
     path.write_text(content)
     with pytest.raises(Refused, match=said):
-        read_bodies(path, 10)
+        read_recorded(path, 10)
+
+
+def test_recorded_requests_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RECORDED_BYTES", 100)
+    path = tmp_path / "requests.jsonl"
+    path.write_text(3 * '{"candidates": [{"id": "1234567890"}]}\n')
+    assert len(read_recorded(path, 2)) == 2
+    with pytest.raises(Refused, match="first 3 lines take more than 100 bytes"):
+        read_recorded(path, 3)
+
+
+def test_rankings_load_the_arms_too_and_images_are_compared_alone(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_text('{"candidates": [{"id": 1}]}\n')
+    assert requests_of(path, None) == ([], path)
+    asked, sent = requests_of(path, AnswerLimits())
+    assert ([each.path for each in asked], sent) == (["/v1/rank"], path)
+    path.write_text('{"candidates": [{"id": 1}]}\n' + json.dumps(IMAGE))
+    asked, sent = requests_of(path, AnswerLimits())
+    assert ([each.path for each in asked], sent) == (["/v1/rank", "/v1/classify"], None)
+    assert json.loads(asked[1].body) == IMAGE
+    path.write_text(json.dumps(IMAGE))
+    with pytest.raises(Refused, match=r"no table \[answers\]"):
+        requests_of(path, None)
+    assert requests_of(None, AnswerLimits()) == ([], None)
 
 
 class Requests(list[str]):
@@ -64,13 +82,16 @@ class Requests(list[str]):
     ----------
     tokens
         Of each request.
-    refuses
-        Whether each is answered with 422.
+    refusing
+        Arms that answer each with 422.
+    garbled
+        Whether the canary answers with something else.
     """
 
     def __init__(self) -> None:
         self.tokens: list[str | None] = []
-        self.refuses = False
+        self.refusing: set[str] = set()
+        self.garbled = False
 
 
 @pytest.fixture
@@ -87,8 +108,8 @@ def arms() -> Iterator[tuple[str, Requests]]:
             failed = arm == "canary" and asked.count("canary") % 3 == 0
             scores = [0.75, 0.25] if arm == "stable" else [0.25, 0.75]
             ranking = sorted(({"id": a, "probability": s} for a, s in zip(ids, scores, strict=True)), key=lambda each: -each["probability"])
-            content = json.dumps({"ranking": ranking}).encode()
-            self.send_response(422 if asked.refuses else 500 if failed else 200)
+            content = json.dumps({"ranking": ranking[asked.garbled and arm == "canary" :]}).encode()
+            self.send_response(422 if arm in asked.refusing else 500 if failed else 200)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -122,6 +143,8 @@ def test_both_versions_are_asked_the_same_and_failures_are_left_to_others(
     np.testing.assert_array_equal(answers.stable_scores, [0.75, 0.25] * 4)
     np.testing.assert_array_equal(answers.canary_scores, [0.25, 0.75] * 4)
     np.testing.assert_array_equal(answers.overlap, np.zeros(4))
+    np.testing.assert_array_equal(answers.refused, np.zeros((4, 2)))
+    assert not answers.images.any()
     assert comparer.take() == {}
 
 
@@ -146,11 +169,26 @@ def test_a_request_that_all_arms_refuse_is_compared_by_nobody_and_holds_up_no_ot
 ) -> None:
     monkeypatch.setattr("k8s.rollout.comparing.BACKOFF_S", 3600.0)
     host, asked = arms
-    asked.refuses = True
+    asked.refusing = {"canary", "stable"}
     comparer = Comparer(host, [Asked(b'{"candidates": [{"id": 1}, {"id": 2}]}')] * 3, ("canary", "stable"), top_k=1, rate_per_s=1000)
     until(lambda: len(asked) == 6)
     comparer.close()
     assert comparer.take() == {}
+
+
+@pytest.mark.parametrize(("refusing", "garbled", "found"), [("canary", False, [1, 0]), ("stable", False, [0, 1]), ("", True, [1, 0])])
+def test_what_one_version_takes_and_the_other_refuses_or_does_not_understand_is_told_apart(
+    arms: tuple[str, Requests], refusing: str, garbled: bool, found: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k8s.rollout.comparing.BACKOFF_S", 3600.0)
+    host, asked = arms
+    asked.refusing, asked.garbled = {refusing}, garbled
+    comparer = Comparer(host, [Asked(b'{"candidates": [{"id": 1}, {"id": 2}]}')] * 2, ("canary", "stable"), top_k=1, rate_per_s=1000)
+    until(lambda: len(asked) == 4)
+    comparer.close()
+    answers = comparer.take()["canary"]
+    np.testing.assert_array_equal(answers.refused, [found] * 2)
+    assert len(answers.sizes) == len(answers.stable_scores) == 0
 
 
 def test_arms_are_asked_where_they_are_if_that_is_known(arms: tuple[str, Requests]) -> None:
@@ -185,7 +223,7 @@ LIVE, RECORDED = b'{"candidates": [{"id": 1}, {"id": 2}], "top_k": 1}', b'{"cand
 def test_where_copies_come_answers_are_compared_on_them_alone(arms: tuple[str, Requests]) -> None:
     host, asked = arms
     copying = Copying()
-    comparing = Comparing(host, AnswerLimits(mirror_pct=5, rate_per_s=1000), [RECORDED] * 5, copying.collector)
+    comparing = Comparing(host, AnswerLimits(mirror_pct=5, rate_per_s=1000), [Asked(RECORDED)] * 5, copying.collector)
     comparing.begin(("canary", "stable"))
     try:
         for _ in range(2):
@@ -226,8 +264,8 @@ def test_copies_of_which_none_can_be_compared_are_told_once(arms: tuple[str, Req
     try:
         assert comparing.take() == {}  # none came: that may be the router's time, or the night
         copying.send(b"no ranking request")
-        until(lambda: "no ranking request in JSON" in str(comparing._copies))
-        with pytest.raises(Unavailable, match="no answers could be compared for 0 s: 1 copies of live requests, 1 left: no ranking"):
+        until(lambda: "without candidates" in str(comparing._copies))
+        with pytest.raises(Unavailable, match="no answers could be compared for 0 s: 1 copies of live requests, 1 left: without"):
             comparing.take()
         assert comparing.take() == {}
     finally:
@@ -254,7 +292,7 @@ class Counted:
 def test_answers_are_compared_beside_any_source_of_requests(arms: tuple[str, Requests]) -> None:
     host, _ = arms
     source = Counted()
-    both = Compared(source, Comparing(host, AnswerLimits(rate_per_s=1000), [LIVE] * 3))
+    both = Compared(source, Comparing(host, AnswerLimits(rate_per_s=1000), [Asked(LIVE)] * 3))
     both.begin(Step(weight_pct=5), ("canary", "stable"))
     assert source.running
     seen: list[Look] = []

@@ -51,7 +51,9 @@ class Copying(Town):
         draw = np.random.default_rng(int(self.now_s()))
         scores = draw.random(REQUESTS * CANDIDATES)
         other = draw.random(len(scores)) ** 4 if arm in self.wrong else scores
-        return Answers(scores, other, np.full(REQUESTS, CANDIDATES), np.full(REQUESTS, 0.1 if arm in self.wrong else 1.0))
+        overlap = np.full(REQUESTS, 0.1 if arm in self.wrong else 1.0)
+        none = np.zeros((REQUESTS, 2), dtype=bool)
+        return Answers(scores, other, np.full(REQUESTS, CANDIDATES), overlap, none[:, 0], none)
 
     @property
     def mirrors(self) -> list[str]:
