@@ -17,7 +17,7 @@ from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Arm, Release
 from k8s.rollout.record import Record
 
-# A service in a file of its own, since processes are what is tested: answers with its name, and ends at SIGTERM.
+# A service in a file of its own, since processes are what is tested: answers with its name, "unready" never well, and ends at SIGTERM.
 SERVICE = """
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     protocol_version, wbufsize, disable_nagle_algorithm = "HTTP/1.1", -1, True
     def do_GET(self):
-        self.send_response(200)
+        self.send_response(503 if sys.argv[2] == "unready" else 200)
         self.send_header("content-length", str(len(sys.argv[2])))
         self.end_headers()
         self.wfile.write(sys.argv[2].encode())

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,9 @@ MAX_RESTARTS = 3
 """A version that dies again and again is left dead, so that its log can be read; Kubernetes goes on, with longer and longer pauses."""
 
 PROBE_TIMEOUT_S = 1.0
+
+MAX_SAID_BYTES = 1000
+"""Of why a process is not ready; the reason is told to a person in one line."""
 
 LOCAL_SETTINGS = {
     # Whoever is told to end gets no new requests any more by then: the proxy was told first.
@@ -218,7 +222,7 @@ class LocalFleet:
             if self._processes.find(generation.name) is None and generation.starts <= MAX_RESTARTS:
                 record = self._start(arm, record, generation)
         coming, current = record.coming, record.current
-        if coming is None or not self._answers(coming):
+        if coming is None or self._ask(coming)[0] != HTTPStatus.OK:
             return record
         ports = [each.port for each in record.generations()]
         if self._router.ports(arm) != sorted(ports):
@@ -247,16 +251,19 @@ class LocalFleet:
             ended = "has ended" if code is None else f"ended with exit code {code}"
             return f"{newest.name} {ended}, after {newest.starts} starts: {self._processes.tail(newest.name)}"
         if record.coming is not None:
-            return f"{newest.name} starts"
+            _, said = self._ask(newest)
+            return f"{newest.name} starts" + (f", and says: {said}" if said else "")
         return None if ready else f"{newest.name} does not answer {self._health_path} with 200"
 
-    def _answers(self, generation: Generation) -> bool:
+    def _ask(self, generation: Generation) -> tuple[int, str]:
+        """Status of a process's health, and what it says of it; 0 where it says nothing."""
         connection = http.client.HTTPConnection(LOOPBACK, generation.port, timeout=PROBE_TIMEOUT_S)
         try:
             connection.request("GET", self._health_path)
-            return connection.getresponse().status == 200
+            answer = connection.getresponse()
+            return answer.status, answer.read(MAX_SAID_BYTES).decode(errors="replace").strip()
         except (OSError, http.client.HTTPException):
-            return False
+            return 0, ""
         finally:
             connection.close()
 

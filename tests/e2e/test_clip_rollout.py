@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ REQUESTS, LABELS = 900, 4
 
 def plan(**answers: Any) -> Plan:
     step = {"weight_pct": 0, "samples": 100_000, "timeout_s": 120}
-    return Plan.model_validate(PLAN.model_dump(by_alias=True) | {"answers": {"rate_per_s": 400, **answers}, "step": [step]})
+    times = PLAN.times.model_copy(update={"ready_s": 120, "promote_s": 120})
+    changes = {"answers": {"rate_per_s": 400, **answers}, "step": [step], "times": times}
+    return Plan.model_validate(PLAN.model_dump(by_alias=True) | changes)
 
 
 @pytest.fixture(scope="module")
@@ -112,19 +115,17 @@ def test_one_that_answers_alike_is_promoted_on_recorded_pictures(
 
 
 @pytest.mark.parametrize(
-    ("part", "settings", "why"),
-    [
-        ("text", {"context_length": 3}, "of the images have the same best label"),
-        ("text", {"context_length": 8, "truncate": False}, "refused"),
-    ],
-    ids=["cuts labels off", "refuses long labels"],
+    ("settings", "environment", "why"),
+    [({"context_length": 3}, {}, "the mean score is"), ({}, {"PILOTAGE_MAX_LABELS": "3"}, "were refused")],
+    ids=["cuts labels off", "takes fewer labels"],
 )
 def test_one_that_answers_otherwise_is_stopped_by_what_users_send(
-    here: Laptop, scenes: list[tuple[bytes, list[str]]], tmp_path: Path, part: str, settings: dict[str, Any], why: str
+    here: Laptop, scenes: list[tuple[bytes, list[str]]], tmp_path: Path, settings: dict[str, Any], environment: dict[str, str], why: str
 ) -> None:
     before = here.fleet.stable_release().name
+    release = replace(changed(tmp_path, "wrong", part="text", **settings), values={"env": environment})
     with users(int(here.host.rpartition(":")[2]), scenes) as statuses:
-        record = here.roll_out(plan(mirror_pct=100), changed(tmp_path, "wrong", part=part, **settings), generator=Made(1.0))
+        record = here.roll_out(plan(mirror_pct=100), release, generator=Made(1.0))
     assert (record.outcome, record.conclusion) == ("rolled_back", "fail"), record.why
     assert record.why.startswith("Other answers after")
     assert why in record.why

@@ -153,6 +153,16 @@ def test_a_release_that_dies_at_its_start_is_started_a_few_times_and_the_log_is_
     assert "no such model" in (state.reason or "")
 
 
+def test_a_release_that_gets_not_ready_says_why(rig: Rig) -> None:
+    fleet = rig.fleet()
+    fleet.ensure("canary", release("unready"))
+    deadline = time.monotonic() + LIMIT_S
+    while not (state := fleet.state("canary")).reason.endswith("starts, and says: unready"):  # type: ignore[union-attr]
+        assert time.monotonic() < deadline, state
+        time.sleep(0.05)
+    assert (state.ready, state.release) == (0, None)
+
+
 def test_a_process_that_is_killed_is_started_again_and_counted(rig: Rig) -> None:
     fleet = rig.fleet()
     fleet.ensure("canary", release("one"))
