@@ -26,8 +26,9 @@ from k8s.local.fleet import Launch, serve_bundle
 from k8s.local.laptop import Laptop
 from k8s.local.processes import free_port
 from k8s.local.proxy import envoy_path
+from k8s.rollout.arms import Release
 from k8s.rollout.plan import Plan, load_plan
-from k8s.rollout.ports import Notice, Release
+from k8s.rollout.ports import Notice
 from k8s.rollout.record import Record as Rollout
 from k8s.rollout.report import write_report
 from optimize.search.machine import describe_machine, package_versions

@@ -19,8 +19,8 @@ from benchmarks.rollout_live import failures, live_load
 from benchmarks.rollout_models import Version, make_bundle, make_requests
 from k8s.local.laptop import Laptop, clear
 from k8s.local.processes import free_port
+from k8s.rollout.arms import Release
 from k8s.rollout.plan import load_plan
-from k8s.rollout.ports import Release
 from k8s.rollout.record import Entry
 from k8s.rollout.record import Record as Rollout
 from k8s.rollout.report import explain

@@ -26,6 +26,7 @@ from k8s.cluster.values_fleet import ValuesFleet
 from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes
 from k8s.local.traffic import LocalTraffic, LocustLoad
+from k8s.rollout.arms import ARMS, Arm, Release
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.collector import Collector
 from k8s.rollout.comparing import requests_of
@@ -34,7 +35,7 @@ from k8s.rollout.loading import Compared, Comparing
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Synthetic, Times
-from k8s.rollout.ports import ARMS, Arm, Notice, Release, Source, Traffic
+from k8s.rollout.ports import Notice, Source, Traffic
 from k8s.rollout.record import Record
 from k8s.rollout.world import World
 from k8s.routing.by_values import ValuesRouter

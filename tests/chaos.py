@@ -11,9 +11,9 @@ from unittest.mock import patch
 import numpy as np
 
 from k8s.errors import Conflict, Ignored, Refused, RolloutError, Unavailable
+from k8s.rollout.arms import ARMS, CANARIES, Arm, ArmState, Release, Weights
 from k8s.rollout.phases import Phase
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import ARMS, CANARIES, Arm, ArmState, Release, Weights
 from k8s.rollout.record import Record
 from k8s.rollout.start import ask, begin, held
 from k8s.rollout.world import World

@@ -20,10 +20,11 @@ from k8s.cluster.lease import ClusterLease
 from k8s.cluster.load_job import JOB_LABEL
 from k8s.cluster.names import Names
 from k8s.cluster.notices import EventNotice
+from k8s.rollout.arms import Arm
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, Look
+from k8s.rollout.ports import Look
 from k8s.rollout.start import begin, held
 from k8s.rollout.world import World
 from k8s.routing.gateway import GatewayRouter

@@ -18,7 +18,7 @@ import pytest
 from k8s.cluster.fleet import DeploymentFleet
 from k8s.errors import Conflict, Unavailable
 from k8s.local.processes import Processes, free_port
-from k8s.rollout.ports import Arm, Weights
+from k8s.rollout.arms import Arm, Weights
 from k8s.routing.gateway import GatewayRouter
 from tests.api_server import ApiServer, api_server
 from tests.charts.rendering import NAMESPACE

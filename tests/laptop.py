@@ -12,9 +12,9 @@ from typing import Any
 
 from k8s.local.fleet import Launch
 from k8s.local.laptop import Laptop
+from k8s.rollout.arms import Arm, Release
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, Release
 from k8s.rollout.record import Record
 
 # A service in a file of its own, since processes are what is tested: answers with its name, "unready" never well, and ends at SIGTERM.

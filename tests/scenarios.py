@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from k8s.errors import Conflict, NotHeld
+from k8s.rollout.arms import Arm, Release
 from k8s.rollout.phases import Phase
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Arm, Release, Stored
+from k8s.rollout.ports import Stored
 from k8s.rollout.record import Record, Request
 from loadtests.judge import Batch, Status, Verdict
 from tests.rollouts import Town

@@ -14,7 +14,7 @@ from k8s.cluster.pods import largest_bytes, ready_endpoints, restarts, trouble
 from k8s.cluster.releases import ARM_LABEL, SUM_ANNOTATION, beside_release, changes_of, release_of, sum_of, with_release
 from k8s.cluster.values import ValuesFile, image_values
 from k8s.errors import Refused, RolloutError
-from k8s.rollout.ports import CANARIES, Arm, ArmState, Release
+from k8s.rollout.arms import CANARIES, Arm, ArmState, Release
 
 FLOOR_ANNOTATION = "pilotage.dev/own-minimum"
 """What a scaler's minimum was before the rollout raised it."""

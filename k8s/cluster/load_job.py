@@ -21,10 +21,11 @@ from k8s.cluster.load_log import PodLog
 from k8s.cluster.names import Names
 from k8s.cluster.pods import failure, trouble
 from k8s.errors import Refused, RolloutError, Unavailable
+from k8s.rollout.arms import Arm
 from k8s.rollout.loading import Comparing, load_options, longest_s, looks_of
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, Clock, Look
+from k8s.rollout.ports import Clock, Look
 
 BODY = "load.json"
 COMPONENT = "app.kubernetes.io/component"

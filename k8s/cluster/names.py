@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from k8s.rollout.ports import Arm
+from k8s.rollout.arms import Arm
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ import numpy as np
 
 from k8s.cluster.names import Names
 from k8s.errors import Refused, Unavailable
+from k8s.rollout.arms import Arm
 from k8s.rollout.plan_tables import Live, Step
-from k8s.rollout.ports import Arm, Clock, Look
+from k8s.rollout.ports import Clock, Look
 from loadtests.judge import Arm as Requests
 from loadtests.judge import Batch
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from k8s.cluster.api import Object
 from k8s.errors import Refused
-from k8s.rollout.ports import Release
+from k8s.rollout.arms import Release
 
 CONTAINER, BUNDLE_PREFIX = "service", "bundle-"
 

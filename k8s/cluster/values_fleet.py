@@ -10,7 +10,7 @@ from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.names import Names
 from k8s.cluster.values import Values, ValuesFile, image_values
 from k8s.errors import Refused, RolloutError
-from k8s.rollout.ports import Arm, ArmState, Release
+from k8s.rollout.arms import Arm, ArmState, Release
 
 ARMS_OF_VALUES: tuple[Arm, ...] = ("baseline", "canary")
 

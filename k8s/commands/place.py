@@ -16,7 +16,8 @@ from k8s.commands.endings import fail, wrong
 if TYPE_CHECKING:
     from k8s.installation import Installation
     from k8s.local.laptop import Laptop
-    from k8s.rollout.ports import Journal, Release
+    from k8s.rollout.arms import Release
+    from k8s.rollout.ports import Journal
     from k8s.rollout.record import Record
 
 LAPTOP_PORT = 8080
@@ -120,7 +121,7 @@ def local_releases(bundles: Sequence[Path], names: Sequence[str]) -> list[Releas
 
 def local_release(bundle: Path, name: str | None = None) -> Release:
     """Return a release of this machine; a bundle that cannot be served is told before anything is started."""
-    from k8s.rollout.ports import Release
+    from k8s.rollout.arms import Release
     from serving.contract.bundle import open_bundle
     from serving.contract.errors import BundleError
 

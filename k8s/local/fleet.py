@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from k8s.errors import Refused
 from k8s.local.processes import Processes, free_port
 from k8s.local.proxy import HEALTH_PATH
-from k8s.rollout.ports import ARMS, Arm, ArmState, Release
+from k8s.rollout.arms import ARMS, Arm, ArmState, Release
 from k8s.routing.envoy import EnvoyRouter
 from k8s.routing.envoy_tables import LOOPBACK
 from serving.contract.files import write_bytes

@@ -12,13 +12,14 @@ from k8s.local.fleet import Launcher, LocalFleet, serve_bundle
 from k8s.local.processes import Processes
 from k8s.local.proxy import HEALTH_PATH, ensure_envoy
 from k8s.local.traffic import Generator, LocalTraffic, LocustLoad
+from k8s.rollout.arms import Release
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.collector import Collector
 from k8s.rollout.comparing import requests_of
 from k8s.rollout.disk import DiskJournal, DiskLease
 from k8s.rollout.loading import Comparing
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Notice, Release
+from k8s.rollout.ports import Notice
 from k8s.rollout.record import Record
 from k8s.rollout.start import begin, engine_name, held
 from k8s.rollout.world import World

@@ -15,10 +15,11 @@ from typing import Protocol
 
 from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes
+from k8s.rollout.arms import Arm
 from k8s.rollout.loading import Comparing, load_options, looks_of
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, Look
+from k8s.rollout.ports import Look
 from loadtests.stream import StreamReader
 
 NAME = "load"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from k8s.rollout.arms import Arm
 from k8s.rollout.conditions import Conditions, Turn
 from k8s.rollout.hands import Hands
 from k8s.rollout.jury import Jury, Trial
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.phases import Cause
-from k8s.rollout.ports import Arm, Look, Source
+from k8s.rollout.ports import Look, Source
 from k8s.rollout.record import Judged, Record
 from k8s.rollout.world import World
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from k8s.errors import Refused, RolloutError
 from k8s.listening import CLIENT_LIMIT_S, SmallServer
+from k8s.rollout.arms import ARM_HEADER
 from k8s.rollout.comparing import MAX_LINE_BYTES
 from k8s.rollout.copies import Copies
-from k8s.rollout.ports import ARM_HEADER
 from k8s.rollout.questions import JSON_TYPE, Asked, comparable
 from serving.contract.errors import SettingsError
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from k8s.errors import Refused
 from k8s.rollout.answers import AnswerLimits
-from k8s.rollout.ports import ARM_HEADER, Answers, Arm
+from k8s.rollout.arms import ARM_HEADER, Arm
+from k8s.rollout.ports import Answers
 from k8s.rollout.questions import Asked, Labels, Pair, Ranking, answer_to, compare, recorded
 
 TIMEOUT_S = 10.0

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from k8s.errors import RolloutError
+from k8s.rollout.arms import Arm, ArmState, Release, Weights
 from k8s.rollout.hands import Hands
 from k8s.rollout.health import HealthWatch
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.phases import TRANSITIONS, Cause
-from k8s.rollout.ports import Arm, ArmState, Clock, Release, Weights
+from k8s.rollout.ports import Clock
 from k8s.rollout.record import Dropped, Judged
 
 

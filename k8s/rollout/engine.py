@@ -11,12 +11,12 @@ from typing import Any
 
 from k8s.errors import Conflict, Ignored, NotHeld, Refused, RolloutError
 from k8s.rollout.analysis import Analysis
+from k8s.rollout.arms import Arm
 from k8s.rollout.conditions import Conditions, Turn, because, runs
 from k8s.rollout.hands import Hands
 from k8s.rollout.health import HealthWatch
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.phases import TRANSITIONS, Cause, Phase, following
-from k8s.rollout.ports import Arm
 from k8s.rollout.record import Record, Request
 from k8s.rollout.world import World
 

@@ -7,11 +7,12 @@ from contextlib import suppress
 from typing import TypeVar
 
 from k8s.errors import Ignored, Refused, RolloutError, Unavailable
+from k8s.rollout.arms import Arm, ArmState, Release, Weights
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.phases import TRANSITIONS, Cause
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, ArmState, Copied, Lease, Look, Release, Source, Weights
+from k8s.rollout.ports import Copied, Lease, Look, Source
 from k8s.rollout.world import World
 
 Answer = TypeVar("Answer")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from k8s.rollout.arms import Arm, ArmState
 from k8s.rollout.plan_tables import Health
-from k8s.rollout.ports import Arm, ArmState
 
 LOOKS_IN_A_ROW = 3
 """A single reading of memory may fall into a garbage collection or a burst of large requests."""

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from k8s.errors import Unavailable
 from k8s.rollout.answers import AnswerLimits
+from k8s.rollout.arms import Arm
 from k8s.rollout.collector import Collector
 from k8s.rollout.comparing import Comparer
 from k8s.rollout.copies import Copies
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Answers, Arm, Look, Traffic
+from k8s.rollout.ports import Answers, Look, Traffic
 from k8s.rollout.questions import Asked
 from loadtests.batches import batch_of
 from loadtests.judge import Batch

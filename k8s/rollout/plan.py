@@ -13,8 +13,9 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from k8s.rollout.answers import AnswerLimits, AnswersJudge
+from k8s.rollout.arms import Arm, Weights
 from k8s.rollout.plan_tables import Health, Inconclusive, Live, Step, Synthetic, Table, Times, WarmUp, read_objectives
-from k8s.rollout.ports import Arm, Copied, Source, Weights
+from k8s.rollout.ports import Copied, Source
 from loadtests.judge import CANARY_OBJECTIVES, Judge, Objective, Policy
 from serving.contract.errors import SettingsError
 

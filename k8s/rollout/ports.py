@@ -7,140 +7,23 @@ when tried again is `k8s.errors.Unavailable`, what cannot is `k8s.errors.Refused
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from numpy import bool_, float64, int64
 from numpy.typing import NDArray
+
+from k8s.rollout.arms import Arm, ArmState, Release, Weights
 
 if TYPE_CHECKING:
     from k8s.rollout.plan_tables import Step
     from k8s.rollout.record import Entry, Record, Request
     from loadtests.judge import Batch
 
-Arm = Literal["stable", "baseline", "canary", "canary-2", "canary-3", "canary-4", "canary-5"]
-"""What runs beside each other: the old version, maybe a fresh copy of it, and the releases that are tried."""
-
-ARMS: tuple[Arm, ...] = get_args(Arm)
-
-CANARIES = ARMS[2:]
-"""Arms of the releases, in the order in which they are given. An HTTPRoute has room for 16 rules: two an arm, and the weights'."""
-
 Source = Literal["synthetic", "live"]
 
 Copied = Literal["canary", "engine"]
 """Who gets copies of live requests: the canary, so that it has load; or the engine, which asks all arms and compares their answers."""
-
-ARM_HEADER = "x-pilotage-arm"
-"""Header whose value, the name of an arm, sends a request to this arm whatever the weights are."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Per cent of live traffic to each arm.
-
-    Attributes
-    ----------
-    more
-        Of `canary-2`, `canary-3` and so on, where several releases are tried at the same time.
-
-    Raises
-    ------
-    ValueError
-        One is negative, or the sum is not 100.
-    """
-
-    stable: int = 100
-    baseline: int = 0
-    canary: int = 0
-    more: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check that all traffic goes somewhere; further canaries without any need not be named."""
-        more = tuple(self.more)
-        while more and not more[-1]:
-            more = more[:-1]
-        object.__setattr__(self, "more", more)
-        parts = (self.stable, self.baseline, self.canary, *more)
-        if min(parts) < 0 or sum(parts) != 100 or len(parts) > len(ARMS):
-            raise ValueError(f"weights are {self}: they must sum up to 100")
-
-    @staticmethod
-    def shared(shares: Mapping[Arm, int]) -> Weights:
-        """Make them of each arm's share; who is not named has none."""
-        stable, baseline, canary, *more = (shares.get(arm, 0) for arm in ARMS)
-        return Weights(stable, baseline, canary, tuple(more))
-
-    def of(self, arm: Arm) -> int:
-        """Per cent of one arm."""
-        return dict(zip(ARMS, (self.stable, self.baseline, self.canary, *self.more), strict=False)).get(arm, 0)
-
-    @property
-    def tried(self) -> int:
-        """Per cent of all canaries together."""
-        return self.canary + sum(self.more)
-
-    def __str__(self) -> str:
-        """Return what a log line shows."""
-        further = "".join(f", {arm} {share}" for arm, share in zip(CANARIES[1:], self.more, strict=False))
-        return f"stable {self.stable}, baseline {self.baseline}, canary {self.canary}{further}"
-
-
-@dataclass(frozen=True)
-class Release:
-    """What is rolled out: one version of the service.
-
-    Attributes
-    ----------
-    name
-        Short name for people, such as ``2026-11-25`` or a git tag.
-    image
-        Image by digest (``registry/name@sha256:…``) on a cluster; None keeps the image of stable.
-    bundle
-        Bundle's reference in the form that the fleet takes: the chart's ``bundle`` table on a cluster, ``{"path": …}`` locally. Empty
-        keeps that of stable.
-    values
-        What a local fleet's launcher takes besides, such as ``{"env": {…}}``; on a cluster what a fleet that writes values needs
-        (`k8s.cluster.values_fleet`). Any other fleet of a cluster refuses a release that has some.
-    """
-
-    name: str
-    image: str | None = None
-    bundle: Mapping[str, Any] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ArmState:
-    """How an arm is.
-
-    Attributes
-    ----------
-    release
-        Name of the release that all its ready processes run; None where it is not there, or is still changing from one to another.
-    ready
-        Processes that take requests now: ready endpoints of the arm's Service, not what a controller hopes for.
-    wanted
-        Processes there should be; 0 where the arm is not there.
-    restarts
-        Times that its processes have been restarted since they were made.
-    memory_bytes
-        Resident memory of its largest process; None where it is not known.
-    reason
-        Why it is not ready, in words; None where it is.
-    """
-
-    release: str | None = None
-    ready: int = 0
-    wanted: int = 0
-    restarts: int = 0
-    memory_bytes: int | None = None
-    reason: str | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether all of it is there."""
-        return self.wanted > 0 and self.ready >= self.wanted
 
 
 @dataclass(frozen=True)

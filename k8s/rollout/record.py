@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from k8s.errors import Refused
+from k8s.rollout.arms import CANARIES, Arm, Release, Weights
 from k8s.rollout.phases import Outcome, Phase
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import CANARIES, Arm, Release, Weights
 from loadtests.judge import Verdict
 
 RECORD_SCHEMA_VERSION = 2

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from k8s.rollout.arms import CANARIES, Weights
 from k8s.rollout.phases import Phase
-from k8s.rollout.ports import CANARIES, Weights
 from k8s.rollout.record import Entry, Judged, Record
 from serving.contract.files import write_bytes
 

@@ -12,12 +12,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from k8s.errors import NotHeld, Refused, RolloutError, Settled, Unfit
+from k8s.rollout.arms import CANARIES, Release
 from k8s.rollout.engine import Engine
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Times
-from k8s.rollout.ports import CANARIES, Clock, Journal, Lease, Release, Stored
+from k8s.rollout.ports import Clock, Journal, Lease, Stored
 from k8s.rollout.record import Record, Request, Wish
 from k8s.rollout.world import Silence, World
 from serving.contract.errors import SettingsError

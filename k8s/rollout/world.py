@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from k8s.rollout.arms import Arm
 from k8s.rollout.jury import AnswerJudges
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, Clock, Fleet, Journal, Lease, Look, Notice, Router, Source, Traffic
+from k8s.rollout.ports import Clock, Fleet, Journal, Lease, Look, Notice, Router, Source, Traffic
 
 
 @dataclass(frozen=True)

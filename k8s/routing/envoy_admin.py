@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from k8s.errors import Unavailable
-from k8s.rollout.ports import Arm
+from k8s.rollout.arms import Arm
 from k8s.routing.envoy_tables import LISTENER, TABLE, Cluster
 
 TIMEOUT_S = 2.0

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from k8s.errors import Refused
-from k8s.rollout.ports import ARM_HEADER, ARMS, CANARIES, Arm, Copied, Weights
+from k8s.rollout.arms import ARM_HEADER, ARMS, CANARIES, Arm, Weights
+from k8s.rollout.ports import Copied
 
 LOOPBACK = "127.0.0.1"
 LISTENER, TABLE, LIVE = "ingress", "arms", "live"

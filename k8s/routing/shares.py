@@ -7,7 +7,7 @@ from typing import Any
 from k8s.cluster.api import Object
 from k8s.cluster.names import Names
 from k8s.errors import Ignored, Refused, Unavailable
-from k8s.rollout.ports import ARMS, Arm, Weights
+from k8s.rollout.arms import ARMS, Arm, Weights
 
 MIRROR = "RequestMirror"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from k8s.rollout.ports import ARMS, CANARIES
+from k8s.rollout.arms import ARMS, CANARIES
 from tests.charts.api_schemas import custom_complaints
 from tests.charts.rendering import MINIMAL, Object, Values, changed, refusal, render
 from tests.charts.test_rollout_objects import JOB, ROLLOUT, allowed, templates

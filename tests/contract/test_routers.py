@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from k8s.errors import RolloutError
-from k8s.rollout.ports import Router, Weights
+from k8s.rollout.arms import Weights
+from k8s.rollout.ports import Router
 from tests.contract.routers import ROUTERS, Remake
 
 STABLE = Weights(stable=100)

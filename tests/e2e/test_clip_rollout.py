@@ -23,8 +23,8 @@ from PIL import Image
 
 from k8s.local.laptop import Laptop
 from k8s.local.processes import free_port
+from k8s.rollout.arms import Release, Weights
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Release, Weights
 from optimize.data.scenes.captions import draw_claim, label
 from optimize.data.scenes.dataset import draw_training_scenes
 from tests.laptop import PLAN, Made

@@ -20,8 +20,8 @@ from benchmarks.rollout_live import Live, failures, live_load
 from benchmarks.rollout_models import Version, make_bundle, make_requests
 from k8s.local.laptop import Laptop
 from k8s.local.processes import TOKEN_VARIABLE, free_port
+from k8s.rollout.arms import Release, Weights
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Release, Weights
 from k8s.rollout.report import write_report
 
 pytest.importorskip("envoy", reason="Envoy comes with pilotage[local]")

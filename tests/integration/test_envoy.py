@@ -17,8 +17,8 @@ import pytest
 from k8s.errors import Refused, Unavailable
 from k8s.local.processes import Processes, free_port
 from k8s.local.proxy import NAME, ensure_envoy
+from k8s.rollout.arms import ARMS, Arm, Weights
 from k8s.rollout.collector import Collector
-from k8s.rollout.ports import ARMS, Arm, Weights
 from k8s.rollout.questions import Asked
 from k8s.routing.envoy import EnvoyRouter
 from tests.upstreams import Caller, Upstream, asking, upstream

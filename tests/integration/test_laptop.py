@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from k8s.local.processes import free_port
+from k8s.rollout.arms import Weights
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Weights
 from k8s.rollout.report import decided_by
 from tests.laptop import PLAN, Made, laptop, release, roll_out
 from tests.upstreams import asking

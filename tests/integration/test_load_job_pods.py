@@ -20,11 +20,11 @@ from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.load_job import JobTraffic
 from k8s.errors import Unavailable
 from k8s.installation import Installation
+from k8s.rollout.arms import Arm
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.jury import Jury
 from k8s.rollout.loading import Comparing
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Arm
 from k8s.rollout.start import begin, held
 from tests.clusters import NAMES, Cluster, api_of, cluster
 from tests.integration.test_locust_run import MODEL

@@ -18,7 +18,7 @@ from k8s.errors import Refused
 from k8s.local.fleet import MAX_RESTARTS, Launch, LocalFleet
 from k8s.local.processes import TOKEN_VARIABLE, Processes, free_port
 from k8s.local.proxy import ensure_envoy
-from k8s.rollout.ports import Arm, ArmState, Release
+from k8s.rollout.arms import Arm, ArmState, Release
 from k8s.routing.envoy import EnvoyRouter
 from tests.laptop import SERVICE
 from tests.upstreams import Caller, asking

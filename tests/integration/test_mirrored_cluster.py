@@ -15,10 +15,10 @@ from typing import Any
 
 from k8s.installation import Installation
 from k8s.local.processes import free_port
+from k8s.rollout.arms import ARMS
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.collector import Collector
 from k8s.rollout.loading import Compared, Comparing
-from k8s.rollout.ports import ARMS
 from k8s.rollout.record import Record
 from k8s.rollout.start import begin, held
 from tests.clusters import NAMES, Cluster, Load, api_of, cluster

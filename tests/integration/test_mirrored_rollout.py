@@ -18,8 +18,8 @@ import pytest
 from k8s.local.fleet import Launch
 from k8s.local.laptop import Laptop
 from k8s.local.processes import free_port
+from k8s.rollout.arms import Release, Weights
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Release, Weights
 from k8s.rollout.report import decided_by, write_report
 from tests.laptop import PLAN, Made, release
 

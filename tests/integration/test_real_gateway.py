@@ -12,8 +12,8 @@ import pytest
 from scipy.stats import binom
 
 from k8s.errors import Refused, Unfit
+from k8s.rollout.arms import Weights
 from k8s.rollout.clock import SystemClock
-from k8s.rollout.ports import Weights
 from tests.charts.rendering import changed
 from tests.clusters import NAMES, roll_out_in, rollout_values
 from tests.gateways import ARMS, GATEWAY_API, ROUTED, Ground, ask, put, real_gateway, until, until_true

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from scipy.stats import binom
 
+from k8s.rollout.arms import ARMS, CANARIES, Arm, Weights
 from k8s.rollout.clock import SystemClock
-from k8s.rollout.ports import ARMS, CANARIES, Arm, Weights
 from tests.charts.rendering import CHART, changed
 from tests.clusters import NAMES, roll_out_in
 from tests.gateways import ROUTED, ask, put, real_gateway, until_true

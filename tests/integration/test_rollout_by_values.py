@@ -20,7 +20,7 @@ from k8s.cluster.values import ValuesFile
 from k8s.cluster.values_fleet import ValuesFleet
 from k8s.errors import Ignored, Refused, Unavailable
 from k8s.installation import Installation
-from k8s.rollout.ports import Weights
+from k8s.rollout.arms import Weights
 from k8s.rollout.record import Record, Request
 from k8s.routing.by_values import ValuesRouter
 from serving.contract.errors import SettingsError

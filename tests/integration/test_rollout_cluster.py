@@ -15,7 +15,7 @@ from k8s.cluster.journal import ConfigMapJournal
 from k8s.cluster.lease import ClusterLease
 from k8s.cluster.pods import ready_endpoints
 from k8s.errors import Conflict, NotHeld, Refused, Unavailable
-from k8s.rollout.ports import Arm, Weights
+from k8s.rollout.arms import Arm, Weights
 from k8s.rollout.record import Request
 from k8s.routing.gateway import GatewayRouter
 from tests.api_server import Refuse

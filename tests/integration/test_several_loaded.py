@@ -12,9 +12,9 @@ import yaml
 from k8s.cluster.fleet import DeploymentFleet
 from k8s.cluster.load_job import JobTraffic
 from k8s.installation import address
+from k8s.rollout.arms import Arm
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.loading import Comparing
-from k8s.rollout.ports import Arm
 from tests.charts.rendering import CHART
 from tests.clusters import NAMES, api_of, cluster
 from tests.integration.test_load_job_pods import asked, service, wait_for

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from k8s.errors import Refused
-from k8s.rollout.ports import ARMS, CANARIES, Arm, Weights
+from k8s.rollout.arms import ARMS, CANARIES, Arm, Weights
 from k8s.rollout.record import Record
 from k8s.routing.gateway import GatewayRouter
 from tests.charts.rendering import CHART, changed, render

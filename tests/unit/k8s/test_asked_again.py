@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from k8s.rollout.arms import Release
 from k8s.rollout.disk import DiskJournal
-from k8s.rollout.ports import Release
 from k8s.rollout.record import Record, Request
 from k8s.rollout.start import begin, held
 from tests.rollouts import NEW, Town, plan, roll_out

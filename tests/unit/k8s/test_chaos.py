@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from k8s.rollout.arms import ARMS, CANARIES
 from k8s.rollout.phases import Phase
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import ARMS, CANARIES
 from k8s.rollout.report import explain
 from tests.chaos import Event, Fault, Scenario, play
 from tests.rollouts import OLD, PLAN, is_settled

@@ -17,11 +17,12 @@ from k8s.errors import Refused, Unavailable
 from k8s.rollout import comparing as module
 from k8s.rollout import loading
 from k8s.rollout.answers import AnswerLimits
+from k8s.rollout.arms import Arm
 from k8s.rollout.collector import Collector
 from k8s.rollout.comparing import Comparer, read_recorded, requests_of
 from k8s.rollout.loading import Compared, Comparing
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, Look
+from k8s.rollout.ports import Look
 from k8s.rollout.questions import Asked
 from loadtests.judge import Batch
 

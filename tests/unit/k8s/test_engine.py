@@ -11,10 +11,11 @@ import pytest
 
 from k8s.errors import NotHeld, Refused, RolloutError, Settled, Unavailable
 from k8s.rollout.analysis import MAX_ATTEMPTS
+from k8s.rollout.arms import Arm, Weights
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, Look, Weights
+from k8s.rollout.ports import Look
 from k8s.rollout.record import Request
 from k8s.rollout.start import begin
 from tests.rollouts import NEW, PLAN, Town, is_settled, plan, roll_out

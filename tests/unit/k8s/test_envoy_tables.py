@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k8s.errors import Refused
-from k8s.rollout.ports import ARMS, Weights
+from k8s.rollout.arms import ARMS, Weights
 from k8s.routing.envoy_tables import Split, bootstrap, endpoints, routes, split_of
 
 SPLITS = [Split(), Split(Weights(90, 5, 5), 25), Split(Weights(0, 50, 50), 100, sticky=True), Split(Weights(99, 0, 1), 0, sticky=True)]

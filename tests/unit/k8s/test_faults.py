@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k8s.errors import Conflict, RolloutError, Unavailable
+from k8s.rollout.arms import Weights
 from k8s.rollout.disk import DiskJournal
-from k8s.rollout.ports import Weights
 from k8s.rollout.record import Request
 from tests.rollouts import LATENCY_ALONE, START_S, Town, is_settled, plan, roll_out
 

@@ -11,9 +11,10 @@ import pytest
 
 from k8s.errors import Refused, Unavailable
 from k8s.gate import MAX_BEGINNINGS, MAX_REMEMBERED, TICK_S, Gate, Subject, missing
+from k8s.rollout.arms import Arm
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Arm, Look
+from k8s.rollout.ports import Look
 from loadtests.judge import Arm as Requests
 from tests.clusters import Clock, Load
 from tests.rollouts import PLAN, plan

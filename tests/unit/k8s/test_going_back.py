@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from k8s.errors import Ignored, Refused, RolloutError, Unavailable
+from k8s.rollout.arms import Release, Weights
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
-from k8s.rollout.ports import Release, Weights
 from k8s.rollout.record import Request, Wish
 from tests.rollouts import Town, is_settled, plan, roll_out
 

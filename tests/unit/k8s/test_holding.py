@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from k8s.rollout.arms import Arm, Release
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
 from k8s.rollout.plan import Plan, Step
-from k8s.rollout.ports import Arm, Look, Release
+from k8s.rollout.ports import Look
 from k8s.rollout.record import Record, Request
 from loadtests.judge import Batch
 from tests.rollouts import NEW, PLAN, Town, is_settled, plan, roll_out

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from k8s.rollout.arms import Release
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Release
 from tests.rollouts import LATENCY_ALONE, NEW, Town, is_settled, plan, roll_out
 
 OTHER = Release("other")

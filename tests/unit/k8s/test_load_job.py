@@ -20,9 +20,10 @@ from k8s.cluster.load_job import INDEX_ANNOTATION, JOB_LABEL, MAX_PACKED_BYTES, 
 from k8s.errors import Refused, Unavailable
 from k8s.installation import Installation
 from k8s.local.traffic import LocalTraffic
+from k8s.rollout.arms import Arm
 from k8s.rollout.loading import Comparing
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Arm, Look
+from k8s.rollout.ports import Look
 from tests.api_server import Refuse
 from tests.charts.api_schemas import complaints, newest_version, oldest_version
 from tests.clusters import NAMES, Clock, Cluster, api_of, cluster

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from k8s.errors import NotHeld, RolloutError, Unfit
+from k8s.rollout.arms import Arm, Release
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Answers, Arm, Look, Release
+from k8s.rollout.ports import Answers, Look
 from k8s.rollout.record import Request
 from k8s.rollout.start import held, put_back
 from tests.rollouts import NEW, Town, is_settled, plan, roll_out

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from k8s.rollout.arms import Weights
 from k8s.rollout.plan import Plan, load_plan, parse_plan, plan_names
-from k8s.rollout.ports import Weights
 from serving.contract.errors import SettingsError
 
 LEAST = 'name = "x"\n[synthetic]\n[[step]]\nweight_pct = 5\n'

@@ -11,8 +11,8 @@ import pytest
 from k8s.cluster.prometheus import PrometheusAccess
 from k8s.errors import Refused, Unfit
 from k8s.installation import Installation
+from k8s.rollout.arms import Arm
 from k8s.rollout.loading import Compared
-from k8s.rollout.ports import Arm
 from k8s.rollout.start import begin
 from serving.contract.errors import SettingsError
 from tests.charts.rendering import changed

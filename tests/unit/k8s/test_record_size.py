@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from k8s.errors import Refused
+from k8s.rollout.arms import Release, Weights
 from k8s.rollout.phases import Phase
-from k8s.rollout.ports import Release, Weights
 from k8s.rollout.record import MAX_BYTES, MAX_ENTRIES, MAX_WORDS, Entry, Judged, Record
 from k8s.rollout.report import decided_by, explain, render_page
 from tests.rollouts import OLD, START_S, Town, plan, roll_out

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from k8s.rollout.arms import Release, Weights
 from k8s.rollout.disk import DiskJournal
-from k8s.rollout.ports import Release, Weights
 from k8s.rollout.record import Record
 from k8s.rollout.report import as_document, decided_by, explain, exposure_pct_s, history_rows, render_page, spans, write_report
 from tests.rollouts import Town, roll_out

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from k8s.errors import Refused
+from k8s.rollout.arms import Arm, Release, Weights
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Arm, Look, Release, Weights
+from k8s.rollout.ports import Look
 from k8s.rollout.record import Record, Request
 from k8s.rollout.report import explain, render_page
 from k8s.rollout.start import begin

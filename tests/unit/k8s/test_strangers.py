@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from k8s.rollout.arms import Release, Weights
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
-from k8s.rollout.ports import Release, Weights
 from tests.rollouts import Town, is_settled, plan, roll_out
 
 STEPS = [{"weight_pct": 10, "bake_s": 10}]
