@@ -127,6 +127,10 @@ class Town:
         self.before("check_mirror")
         return None
 
+    def keeps_users(self) -> bool:
+        self.before("keeps_users")
+        return bool(self.facts.get("sticky"))
+
     def rest(self) -> None:
         assert self.weights == Weights(), "the route was put away while it had weights"
         self.do("rest")

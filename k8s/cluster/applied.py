@@ -14,7 +14,7 @@ BODY = "values.json"
 
 
 def applied_values(api: Api, names: Names) -> dict[str, Any] | None:
-    """Return the mark of the last change of a rollout, and what the values say of each arm; None where rollouts write to the cluster."""
+    """Return what the values say: `change`, mark of the last one, `cookie`, and `arms`; None where rollouts write to the cluster."""
     found = api.get(names.config_map(names.rollout))
     text = ((found or {}).get("data") or {}).get(BODY)
     return json.loads(text) if text else None

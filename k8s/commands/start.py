@@ -112,7 +112,7 @@ def start(
 
 def _goes_on_by(asked: Plan, under_way: Plan) -> Plan:
     """Say so where a rollout goes on by another plan than the one that was asked for."""
-    if asked != under_way:
+    if under_way not in (asked, asked.for_kept_users()):
         typer.echo(
             f"goes on by plan {under_way.name} as it was when the rollout began; {asked.name} as it is now is for the next one", err=True
         )

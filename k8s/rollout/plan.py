@@ -21,6 +21,8 @@ from serving.contract.errors import SettingsError
 
 PLANS = Path(__file__).parent / "plans"
 
+REFUSALS = "refusal_increase"
+
 
 class Plan(Table):
     """All of it.
@@ -65,7 +67,7 @@ class Plan(Table):
     @field_validator("objectives")
     @classmethod
     def _known(cls, tables: dict[str, Any]) -> dict[str, Any]:
-        if "refusal_increase" in tables:
+        if REFUSALS in tables:
             raise ValueError("load tests count refused requests (4xx) as failed, as error_increase does: ask it in [live.objectives]")
         read_objectives(tables)
         return tables
@@ -118,6 +120,13 @@ class Plan(Table):
     def beside(self) -> Arm:
         """What canaries are compared with."""
         return "baseline" if self.baseline else "stable"
+
+    def for_kept_users(self) -> Plan:
+        """Return the plan for users who stay with an arm: the mistakes of one are all made there, and tell nothing of the release."""
+        if self.live is None or REFUSALS not in self.live.objectives:
+            return self
+        left = {kind: table for kind, table in self.live.objectives.items() if kind != REFUSALS}
+        return self.model_copy(update={"live": self.live.model_copy(update={"objectives": left})})
 
     def replicas_of(self, step: int) -> int:
         """Return how many processes canary and baseline have at a step."""

@@ -102,6 +102,10 @@ class Router(Protocol):
         """
         ...
 
+    def keeps_users(self) -> bool:
+        """Whether a user stays with an arm, by a cookie: then it is users who are shared out by chance, not their requests."""
+        ...
+
     def withdraw(self) -> None:
         """Give all live traffic to stable where weights are not taken any more; `read` then says so too.
 

@@ -16,7 +16,7 @@ from k8s.rollout.arms import CANARIES, Release
 from k8s.rollout.engine import Engine
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
-from k8s.rollout.plan import Plan
+from k8s.rollout.plan import REFUSALS, Plan
 from k8s.rollout.plan_tables import Times
 from k8s.rollout.ports import Clock, Journal, Lease, Stored
 from k8s.rollout.record import Record, Request, Wish
@@ -112,7 +112,10 @@ def begin(
             " back first (--supersede)"
         )
     _require_fit(world, plan, releases)
-    unknown = patience.call(lambda: _check_mirror(world, plan))
+    notes = [patience.call(lambda: _check_mirror(world, plan))]
+    if plan != plan.for_kept_users() and patience.call(world.router.keeps_users):
+        plan = _for_kept_users(plan)
+        notes.append("refused requests of live traffic are not judged: a cookie keeps users, and all mistakes of one, with an arm")
     if under_way is not None and superseded_by is not None:
         why, now_s = f"superseded by {', '.join(release.name for release in releases)}", world.clock.now_s()
         patience.call(lambda: ask(world.journal, under_way, "abort", by=superseded_by, at_s=now_s, reason=why))
@@ -124,8 +127,9 @@ def begin(
     fresh = fresh.model_copy(update={"key": key, "handled": before.id if before else None})
     ledger = Ledger(fresh, stored.version if stored else None, world.journal, world.clock, world.notices)
     ledger.save(what="started", detail=f"{fresh.title} by plan {plan.name}, over {ledger.record.old_release.name}")
-    if unknown:
-        ledger.save(what="note", detail=unknown)
+    for note in notes:
+        if note:
+            ledger.save(what="note", detail=note)
     return Engine(world, ledger, name)
 
 
@@ -185,6 +189,13 @@ def _check_sources(world: World, plan: Plan) -> None:
         )
     if plan.answers is not None and world.answers is None:
         raise Unfit("the plan compares answers, and there are no requests to compare them on: give recorded ones (--requests-file)")
+
+
+def _for_kept_users(plan: Plan) -> Plan:
+    left = plan.for_kept_users()
+    if left.live is not None and not left.live.objectives.keys() - {"policy"}:
+        raise Unfit(f"[live.objectives] ask {REFUSALS} alone, which tells nothing where a cookie keeps users with an arm: ask more of it")
+    return left
 
 
 def _require_fit(world: World, plan: Plan, releases: Sequence[Release]) -> None:

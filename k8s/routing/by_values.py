@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8s.cluster.api import Api, Object
-from k8s.cluster.applied import require_applied
+from k8s.cluster.applied import applied_values, require_applied
 from k8s.cluster.names import Names
 from k8s.cluster.values import Values, ValuesFile
 from k8s.errors import Refused, Unavailable
@@ -47,6 +47,10 @@ class ValuesRouter:
     def check_mirror(self, pct: int) -> str | None:
         """Ask the classes of the route's gateways whether they can copy requests; see `k8s.routing.features`."""
         return check_mirror(self._api, self._names.namespace, self._route()["spec"].get("parentRefs") or [], pct)
+
+    def keeps_users(self) -> bool:
+        """Whether the chart's route goes by cookies while it has weights."""
+        return bool((applied_values(self._api, self._names) or {}).get("cookie"))
 
     def withdraw(self) -> None:
         """Take weights out of the values; that helps where no gateway has ever looked at the route, since then it sends nobody anywhere."""

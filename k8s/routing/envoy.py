@@ -80,6 +80,10 @@ class EnvoyRouter:
     def check_mirror(self, pct: int) -> None:
         """Envoy copies any share."""
 
+    def keeps_users(self) -> bool:
+        """Whether users are told a cookie."""
+        return self._wanted().sticky
+
     def withdraw(self) -> None:
         """Raise `Refused`: there is no other table below this one."""
         raise Refused(f"Envoy takes no weights, and there is no other way to stable; its log in {self.folder} says why")

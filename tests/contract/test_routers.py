@@ -76,6 +76,10 @@ def test_a_router_made_anew_goes_on_from_what_is_in_force(router: Router, remake
     assert router.read() == Weights(40, 30, 30)
 
 
+def test_no_user_is_kept_with_an_arm_unless_that_was_asked_for(router: Router) -> None:
+    assert router.keeps_users() is False
+
+
 def test_what_is_put_away_leaves_everything_with_stable(router: Router) -> None:
     router.write(Weights(70, 15, 15))
     router.write(STABLE)

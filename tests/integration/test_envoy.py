@@ -165,6 +165,7 @@ def rank(port: int, body: bytes, chunked: bool) -> tuple[int, str]:
 
 def test_a_user_of_the_canary_stays_with_it_while_its_weight_grows(rig: Rig, caller: Caller) -> None:
     rig.router.stick(True)
+    assert rig.router.keeps_users()
     rig.router.write(Weights(stable=60, baseline=20, canary=20))
     users: dict[str, str] = {}
     while Counter(users.values())["canary"] < 10:

@@ -419,6 +419,13 @@ def test_weights_are_in_force_when_the_route_has_them_and_the_gateway_has_accept
         router.mirror(5, "engine")
 
 
+def test_whether_a_cookie_keeps_users_is_known_before_the_route_has_weights(tmp_path: Path) -> None:
+    with api_server() as server:
+        here = Synced(server, tmp_path, changed(gitops_values(), {"traffic.cookie.enabled": True}))
+        assert "ookie" not in str(here.route["spec"])
+        assert ValuesRouter(api_of(server), NAMES, ValuesFile(here.file, command(here), marked=True)).keeps_users()
+
+
 def test_a_route_that_nobody_looks_at_is_withdrawn_and_one_that_is_refused_is_not(here: Synced) -> None:
     file = ValuesFile(here.file, command(here), marked=True)
     router = ValuesRouter(api_of(here.server), NAMES, file)

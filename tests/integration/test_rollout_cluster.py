@@ -337,6 +337,7 @@ def test_a_cookie_keeps_its_user_with_an_arm_that_has_weight_in_this_rollout_alo
 
     with cluster(changed(rollout_values(), {"traffic.cookie.enabled": True, "traffic.cookie.set": True})) as here:
         router = GatewayRouter(api_of(here.server), NAMES)
+        assert router.keeps_users()
         router.write(Weights(34, 33, 33))
         first = cookies()
         assert set(first) == {"stable", "baseline", "canary"}

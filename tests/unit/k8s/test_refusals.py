@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from k8s.cluster.prometheus import Prometheus
+from k8s.errors import Unfit
 from k8s.rollout.plan import Plan
 from tests.clusters import NAMES
 from tests.rollouts import Town, is_settled, plan, roll_out
@@ -84,3 +85,22 @@ def test_refusals_are_not_asked_of_load_tests_which_count_them_as_failures(table
         ValueError, match=r"count refused requests \(4xx\) as failed, as error_increase does: ask it in \[live.objectives\]"
     ):
         plan(objectives={"refusal_increase": table})
+
+
+def test_where_a_cookie_keeps_users_with_an_arm_the_mistakes_of_one_are_held_against_no_release(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    town.facts["sticky"] = True
+    record = _roll_out(town, _plan(), canary=20)
+    assert record.outcome == "promoted", record.why
+    assert record.plan.live is not None
+    assert list(record.plan.live.objectives) == ["error_increase"]
+    (note,) = (entry.detail for entry in record.timeline if entry.what == "note")
+    assert "a cookie keeps users, and all mistakes of one, with an arm" in note
+
+
+def test_a_plan_that_asks_of_kept_users_about_refusals_alone_does_not_begin(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    town.facts["sticky"] = True
+    with pytest.raises(Unfit, match="ask refusal_increase alone"):
+        _roll_out(town, _plan(objectives={"refusal_increase": {}, "policy": {}}))
+    assert town.facts["log"] == []
