@@ -6,7 +6,7 @@ import http.client
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -96,28 +96,35 @@ class Caller:
 
 
 @contextmanager
+def meanwhile(do: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
+    """Do something in a thread, given what says whether the block has ended."""
+    stop = threading.Event()
+    thread = threading.Thread(target=do, args=(stop.is_set,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+@contextmanager
 def asking(port: int, path: str = "/", pause_s: float = 0.0, visit: int = 1) -> Iterator[Counter[tuple[int, str]]]:
     """Ask one request after the other, with a pause, until the block ends; counts by status and body.
 
     Cookies are sent back for `visit` requests, and then forgotten.
     """
     counts: Counter[tuple[int, str]] = Counter()
-    stop = threading.Event()
 
-    def ask() -> None:
+    def ask(is_over: Callable[[], bool]) -> None:
         caller, cookie = Caller(port), ""
-        while not stop.is_set():
+        while not is_over():
             answer = caller.get(path, **({"cookie": cookie} if cookie else {}))
             counts[answer.status, answer.body] += 1
-            is_over = sum(counts.values()) % visit == 0
-            cookie = "" if is_over else answer.headers.get("set-cookie", cookie).partition(";")[0]
+            leaves = sum(counts.values()) % visit == 0
+            cookie = "" if leaves else answer.headers.get("set-cookie", cookie).partition(";")[0]
             time.sleep(pause_s)
         caller.close()
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with meanwhile(ask):
         yield counts
-    finally:
-        stop.set()
-        thread.join(10)

@@ -167,17 +167,17 @@ class AnswersJudge:
             findings.append(self._failed.get(finding.objective, finding))
         statuses = {finding.status for finding in findings}
         status: Status = "fail" if "fail" in statuses else "pass" if statuses == {"pass"} else "inconclusive"
-        reasons = () if self._seen else ("no request was answered by both versions",)
+        reasons = () if self._asked else ("no request was answered by either version",)
         shown = [finding.sentence for finding in findings if finding.status == status]
         head = {"pass": "Same answers", "fail": "Other answers", "inconclusive": "Undecided about answers"}[status]
         of = f" (of {self._note})" if self._note else ""
         return Verdict(
             status=status,
-            sentence=f"{head} after {self._seen:,} requests to both versions{of}: {'; '.join([*reasons, *shown])}.",
+            sentence=f"{head} after {self._asked:,} requests to both versions{of}: {'; '.join([*reasons, *shown])}.",
             reasons=reasons,
             findings=tuple(findings),
-            canary_samples=self._seen,
-            baseline_samples=self._seen,
+            canary_samples=self._asked,
+            baseline_samples=self._asked,
             lag_measured=False,
             false_alarm=self._false_alarm,
             false_pass=self._false_pass,

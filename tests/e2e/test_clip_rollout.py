@@ -8,9 +8,8 @@ import io
 import json
 import random
 import shutil
-import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import cycle
@@ -28,6 +27,7 @@ from k8s.rollout.plan import Plan
 from optimize.data.scenes.captions import draw_claim, label
 from optimize.data.scenes.dataset import draw_training_scenes
 from tests.laptop import PLAN, Made
+from tests.upstreams import meanwhile
 
 pytest.importorskip("envoy", reason="Envoy comes with pilotage[local]")
 
@@ -78,12 +78,11 @@ def changed(folder: Path, name: str, *, part: str, **settings: Any) -> Release:
 def users(port: int, scenes: list[tuple[bytes, list[str]]]) -> Iterator[Counter[int]]:
     """Classify pictures, one after the other and all of them again, until the block ends; counts by status."""
     statuses: Counter[int] = Counter()
-    stop = threading.Event()
 
-    def ask() -> None:
+    def ask(is_over: Callable[[], bool]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         for picture, labels in cycle(scenes):
-            if stop.is_set():
+            if is_over():
                 break
             query = urlencode([("label", each) for each in labels])
             connection.request("POST", f"/v1/classify?{query}", picture, {"content-type": "image/png"})
@@ -92,13 +91,8 @@ def users(port: int, scenes: list[tuple[bytes, list[str]]]) -> Iterator[Counter[
             statuses[answer.status] += 1
         connection.close()
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with meanwhile(ask):
         yield statuses
-    finally:
-        stop.set()
-        thread.join(30)
 
 
 def test_one_that_answers_alike_is_promoted_on_recorded_pictures(

@@ -6,10 +6,9 @@ import http.client
 import json
 import random
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from k8s.rollout.arms import Release, Weights
 from k8s.rollout.plan import Plan
 from k8s.rollout.report import decided_by, write_report
 from tests.laptop import PLAN, Made, release
+from tests.upstreams import meanwhile
 
 pytest.importorskip("envoy", reason="Envoy comes with pilotage[local]")
 
@@ -69,11 +69,10 @@ def launch(release: Release, port: int) -> Launch:
 def users(port: int) -> Iterator[Counter[int]]:
     """Rank with a token until the block ends, some 200 times a second; counts by status."""
     statuses: Counter[int] = Counter()
-    stop = threading.Event()
 
-    def ask() -> None:
+    def ask(is_over: Callable[[], bool]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        while not stop.is_set():
+        while not is_over():
             candidates = [{"id": random.randrange(10**9)} for _ in range(20)]
             body = json.dumps({"user": {"name": SEEN_BY_NOBODY}, "candidates": candidates, "top_k": 3})
             connection.request("POST", "/v1/rank", body, {"content-type": "application/json", "authorization": TOKEN})
@@ -83,13 +82,8 @@ def users(port: int) -> Iterator[Counter[int]]:
             time.sleep(0.005)
         connection.close()
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with meanwhile(ask):
         yield statuses
-    finally:
-        stop.set()
-        thread.join(10)
 
 
 @pytest.fixture

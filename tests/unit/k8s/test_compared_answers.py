@@ -97,7 +97,9 @@ def test_one_that_refuses_everything_fails_without_an_answer() -> None:
         )
     verdict = judged.verdict()
     assert verdict.status == "fail"
-    assert "(of copies)" in verdict.sentence
+    assert verdict.sentence.startswith(
+        "Other answers after 300 requests to both versions (of copies): the canary refuses more often: 100 %"
+    )
 
 
 def images(agree: float, sharper: float, seed: int, requests: int = 50) -> Answers:
@@ -148,7 +150,7 @@ def test_a_version_that_answers_otherwise_fails_within_a_few_hundred_requests(ch
 def test_no_data_is_never_a_pass() -> None:
     verdict = judge().verdict()
     assert verdict.status == "inconclusive"
-    assert verdict.reasons == ("no request was answered by both versions",)
+    assert verdict.reasons == ("no request was answered by either version",)
     few = judge()
     few.add(asked(HARMLESS["the same"], requests=30))
     assert few.verdict().status == "inconclusive"
