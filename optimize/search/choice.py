@@ -15,12 +15,13 @@ SMALLER_FACTOR = 0.9
 def choose(candidates: Sequence[CandidateRecord], rounds: Rounds, size: int, size_unit: str) -> tuple[str, str]:
     """Pick the fastest candidate that was not refused; among those as fast, a clearly smaller file, then the fewest passes.
 
-    As fast is who is within `TIE_PCT` of the fastest, or not surely slower than it.
+    As fast is who is within `TIE_PCT` of the fastest, or not surely slower than it. Who left the race is neither: that it was slower has
+    been decided, and of the few rounds that it has nothing is sure.
 
     Parameters
     ----------
     rounds
-        Times of those that were timed, at the size at which latency decides.
+        Times of those that were timed, at the size at which latency decides; the reference has all.
     size
         That size.
 
@@ -30,9 +31,10 @@ def choose(candidates: Sequence[CandidateRecord], rounds: Rounds, size: int, siz
         The name, and the reason in a sentence.
     """
     allowed = [c for c in candidates if c.refused is None and c.name in rounds]
-    best = rounds[fastest({c.name: rounds[c.name] for c in allowed}, REFERENCE)]
     looks = len(allowed) - 1
-    tied = [c for c in allowed if not is_slower(ratio(rounds[c.name], best, looks=looks))]
+    stayed = [c for c in allowed if len(rounds[c.name]) == len(rounds[REFERENCE])]
+    best = rounds[fastest({c.name: rounds[c.name] for c in stayed}, REFERENCE)]
+    tied = [c for c in stayed if not is_slower(ratio(rounds[c.name], best, looks=looks))]
     smallest = min(c.size_bytes or 0 for c in tied)
     chosen = min((c for c in tied if (c.size_bytes or 0) * SMALLER_FACTOR <= smallest), key=lambda c: (len(c.passes), c.size_bytes or 0))
     reason = f"{chosen.name} takes {_ms(chosen, size):.2f} ms for {counted(size, size_unit)}"

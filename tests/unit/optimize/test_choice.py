@@ -96,6 +96,17 @@ def test_who_is_not_surely_slower_is_as_fast() -> None:
     assert _chosen(candidates, rounds)[0] == "b"
 
 
+def test_who_left_the_race_is_not_chosen_for_being_small() -> None:
+    """It was 1.3 times as slow in ten rounds that scatter, which is not surely slower, and had to leave."""
+    candidates = [_candidate("fp32", 2.5), _candidate("small", 2.9, passes=1, size_bytes=10), _candidate("fast", 2.2, passes=1)]
+    scattered = [2.2 * 1.3 * x for x in (0.7, 1.0, 1.2, 1.0, 0.9, 1.3, 1.0, 1.1, 1.0, 0.75)]
+    rounds = {"fp32": [2.5] * 40, "small": scattered, "fast": [2.2] * 40}
+    name, reason = _chosen(candidates, rounds)
+    assert name == "fast"
+    assert "small" not in reason
+    assert _chosen(candidates, {name: times[:10] for name, times in rounds.items()})[0] == "small"
+
+
 def test_among_ties_a_clearly_smaller_file_wins_over_fewer_passes() -> None:
     slow = _candidate("fp32", 9.0, size_bytes=400)
     assert _chosen([slow, _candidate("a", 2.0, passes=1, size_bytes=300), _candidate("b", 2.01, passes=3, size_bytes=200)])[0] == "b"
