@@ -14,6 +14,9 @@ from loadtests.judge.sentences import milliseconds, number, percent
 from loadtests.judge.slowdown import SlowdownTest
 from loadtests.judge.verdict import Effect, Status
 
+NOTHING_KNOWN = 0.1
+"""A ratio that may be below this, and any number above, is not worth two numbers in a sentence."""
+
 
 class NotSlowerCase:
     """`NotSlower` under judgement."""
@@ -97,4 +100,10 @@ class QuantileRatioCase:
             "pass": f"the canary's {name} is {between}, below {number(self._objective.max_ratio)} times",
             "inconclusive": f"too few requests: the canary's {name} may be {between}",
         }[status]
-        return Account(effect, sentence, samples[0], samples[1], float(self._test.effect().size[0]))
+        correlated = float(self._test.effect().size[0])
+        if status == "inconclusive":
+            if high is None and (low or 0) < NOTHING_KNOWN:
+                sentence = f"too few requests to say anything of the canary's {name}"
+            if correlated >= 2:
+                sentence += f" ({correlated:.0f} that are slow together count as one)"
+        return Account(effect, sentence, samples[0], samples[1], correlated)

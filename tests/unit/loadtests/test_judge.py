@@ -140,6 +140,22 @@ def test_few_samples_are_inconclusive_however_clear_they_look() -> None:
     assert verdict.sentence.startswith("Undecided after 150 requests")
 
 
+def test_what_is_not_known_is_said_without_numbers_that_mean_nothing() -> None:
+    def slow_together(seed: int) -> Arm:
+        """Every hundredth stretch of twenty requests is slow."""
+        requests = arm(3000, seed)
+        slow = np.repeat(np.random.default_rng([seed, 7]).random(150) < 0.02, 20)
+        return dataclasses.replace(requests, latency_ms=np.where(slow, 10.0, 1.0) * requests.latency_ms)
+
+    (finding,) = judged(slow_together(1), slow_together(2), QuantileRatio(quantile=0.99)).findings
+    assert finding.status == "inconclusive"
+    count = f"{finding.correlated:.0f}"
+    assert finding.correlated >= 2
+    assert finding.sentence == f"too few requests to say anything of the canary's p99 ({count} that are slow together count as one)"
+    (finding,) = judged(arm(4000, 1), arm(4000, 2), QuantileRatio(quantile=0.99, max_ratio=1.1)).findings
+    assert finding.sentence.startswith("too few requests: the canary's p99 may be between 0.")
+
+
 def test_an_arm_that_falls_silent_never_passes() -> None:
     judge = Judge()
     judge.add(Batch(arm(6000, 1), arm(6000, 2)))
