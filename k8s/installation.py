@@ -23,7 +23,7 @@ from k8s.cluster.prometheus import Prometheus, PrometheusAccess
 from k8s.cluster.releases import called_by_content
 from k8s.cluster.values import ValuesFile
 from k8s.cluster.values_fleet import ValuesFleet
-from k8s.errors import Refused, Unavailable
+from k8s.errors import Unavailable
 from k8s.local.processes import Processes
 from k8s.local.traffic import LocalTraffic, LocustLoad
 from k8s.rollout.arms import ARMS, Arm, Release
@@ -162,15 +162,17 @@ class Installation:
 
         Raises
         ------
+        SettingsError
+            Recorded requests cannot be read, or nobody said where the gateway or Prometheus is.
         Refused
-            Recorded requests cannot be read, the chart prepared no Job to load the arms, or nobody said where Prometheus is.
+            The chart prepared no Job to load the arms.
         """
         traffic: dict[Source, Traffic] = {}
         here = None if collect_at is None else Collector.at(collect_at)  # a wrong address is told whatever the plan is
         collector = here if plan.collects else None
         recorded, sent = requests_of(requests_file, plan.answers)
         if recorded and gateway is None and collect_at is None:
-            raise Refused("answers are compared through the gateway: give its address (--gateway); the chart's Job needs none")
+            raise SettingsError("answers are compared through the gateway: give its address (--gateway); the chart's Job needs none")
         host = gateway or address(self.names, "stable")
         addresses: dict[Arm, str] = {} if gateway else {arm: address(self.names, arm) for arm in ARMS}
         comparing = Comparing(host, plan.answers, recorded, collector, addresses)
@@ -180,7 +182,7 @@ class Installation:
             access = prometheus or PrometheusAccess("")
             access = replace(access, url=plan.live.prometheus or access.url)
             if not access.url:
-                raise Refused("the plan judges live traffic: give the address of Prometheus (--prometheus)")
+                raise SettingsError("the plan judges live traffic: give the address of Prometheus (--prometheus)")
             traffic["live"] = Prometheus(access, plan.live, self.names, self._clock)
             if plan.synthetic is None and (recorded or collector is not None):
                 traffic["live"] = Compared(traffic["live"], comparing)

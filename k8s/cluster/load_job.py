@@ -26,6 +26,7 @@ from k8s.rollout.loading import Comparing, load_options, longest_s, looks_of
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Clock, Look
+from serving.contract.errors import SettingsError
 
 BODY = "load.json"
 COMPONENT = "app.kubernetes.io/component"
@@ -70,7 +71,7 @@ class JobTraffic:
 
     Raises
     ------
-    Refused
+    SettingsError
         Recorded requests cannot be read, or are too many.
     """
 
@@ -256,15 +257,15 @@ def packed(path: Path) -> bytes:
 
     Raises
     ------
-    Refused
+    SettingsError
         They cannot be read, or are too many.
     """
     try:
         content = gzip.compress(path.read_bytes(), mtime=0)
     except OSError as error:
-        raise Refused(f"recorded requests {path} cannot be read: {error}") from error
+        raise SettingsError(f"recorded requests {path} cannot be read: {error}") from error
     if len(content) > MAX_PACKED_BYTES:
-        raise Refused(
+        raise SettingsError(
             f"recorded requests {path} take {len(content):,} bytes compressed, and a ConfigMap may have {MAX_PACKED_BYTES:,}: take fewer,"
             f" name in a load profile a file that the image `tools` has, or {HERE}"
         )

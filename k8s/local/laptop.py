@@ -101,7 +101,7 @@ class Laptop:
 
         Raises
         ------
-        Refused
+        SettingsError
             The recorded requests cannot be read.
         """
         limits = plan.answers

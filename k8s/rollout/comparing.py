@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from k8s.errors import Refused
 from k8s.rollout.answers import AnswerLimits
 from k8s.rollout.arms import ARM_HEADER, Arm
 from k8s.rollout.ports import Answers
 from k8s.rollout.questions import Asked, Labels, Pair, Ranking, answer_to, compare, recorded
+from serving.contract.errors import SettingsError
 
 TIMEOUT_S = 10.0
 """As the load generator: who waits longer has left."""
@@ -53,7 +53,7 @@ def read_recorded(path: Path, most: int) -> list[Asked]:
 
     Raises
     ------
-    Refused
+    SettingsError
         The file cannot be read, a line is no request on which answers can be compared, or they are too large together.
     """
     found: list[Asked] = []
@@ -63,17 +63,17 @@ def read_recorded(path: Path, most: int) -> list[Asked]:
             for number, line in enumerate(_lines(file), 1):
                 asked = recorded(json.loads(line))
                 if asked is None:
-                    raise Refused(f"{path}, line {number}: it has neither candidates to rank, nor images with labels or a label set")
+                    raise SettingsError(f"{path}, line {number}: it has neither candidates to rank, nor images with labels or a label set")
                 size_bytes += len(asked.body)
                 if size_bytes > MAX_RECORDED_BYTES:
-                    raise Refused(f"{path}: the first {number} lines take more than {MAX_RECORDED_BYTES} bytes: compare fewer (requests)")
+                    raise SettingsError(f"{path}: the first {number} lines take over {MAX_RECORDED_BYTES} bytes: compare fewer (requests)")
                 found.append(asked)
                 if len(found) >= most:
                     break
     except (OSError, ValueError) as error:
-        raise Refused(f"recorded requests {path} cannot be read: {error}") from error
+        raise SettingsError(f"recorded requests {path} cannot be read: {error}") from error
     if not found:
-        raise Refused(f"{path} holds no request; answers are compared on recorded requests, one JSON body a line")
+        raise SettingsError(f"{path} holds no request; answers are compared on recorded requests, one JSON body a line")
     return found
 
 
@@ -84,7 +84,7 @@ def requests_of(path: Path | None, limits: AnswerLimits | None) -> tuple[list[As
 
     Raises
     ------
-    Refused
+    SettingsError
         As `read_recorded`; or there are images, and no answers are compared.
     """
     if path is None:
@@ -92,7 +92,7 @@ def requests_of(path: Path | None, limits: AnswerLimits | None) -> tuple[list[As
     found = read_recorded(path, 1 if limits is None else limits.requests)
     ranks = all(asked.ranks for asked in found)
     if limits is None and not ranks:
-        raise Refused(f"{path}: classifications are compared, not sent as a load, and the plan has no table [answers] to compare them by")
+        raise SettingsError(f"{path}: classifications are compared, not sent as a load, and the plan has no table [answers] for that")
     return [] if limits is None else found, path if ranks else None
 
 

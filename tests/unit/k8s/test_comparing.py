@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from k8s.errors import Refused, Unavailable
+from k8s.errors import Unavailable
 from k8s.rollout import comparing as module
 from k8s.rollout import loading
 from k8s.rollout.answers import AnswerLimits
@@ -25,6 +25,7 @@ from k8s.rollout.plan_tables import Step
 from k8s.rollout.ports import Look
 from k8s.rollout.questions import Asked
 from loadtests.judge import Batch
+from serving.contract.errors import SettingsError
 
 IMAGE = {"images": ["aGk="], "labels": ["a cat", "a dog"]}
 
@@ -47,7 +48,7 @@ def test_all_candidates_are_asked_for(tmp_path: Path) -> None:
 def test_a_file_without_requests_is_refused(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "requests.jsonl"
     path.write_text(content)
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(SettingsError, match=said):
         read_recorded(path, 10)
 
 
@@ -56,7 +57,7 @@ def test_recorded_requests_are_bounded_together(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "requests.jsonl"
     path.write_text(3 * '{"candidates": [{"id": "1234567890"}]}\n')
     assert len(read_recorded(path, 2)) == 2
-    with pytest.raises(Refused, match="first 3 lines take more than 100 bytes"):
+    with pytest.raises(SettingsError, match="first 3 lines take over 100 bytes"):
         read_recorded(path, 3)
 
 
@@ -71,7 +72,7 @@ def test_rankings_load_the_arms_too_and_images_are_compared_alone(tmp_path: Path
     assert ([each.path for each in asked], sent) == (["/v1/rank", "/v1/classify"], None)
     assert json.loads(asked[1].body) == IMAGE
     path.write_text(json.dumps(IMAGE))
-    with pytest.raises(Refused, match=r"no table \[answers\]"):
+    with pytest.raises(SettingsError, match=r"no table \[answers\]"):
         requests_of(path, None)
     assert requests_of(None, AnswerLimits()) == ([], None)
 

@@ -24,6 +24,7 @@ from k8s.rollout.arms import Arm
 from k8s.rollout.loading import Comparing
 from k8s.rollout.plan import Plan
 from k8s.rollout.ports import Look
+from serving.contract.errors import SettingsError
 from tests.api_server import Refuse
 from tests.charts.api_schemas import complaints, newest_version, oldest_version
 from tests.clusters import NAMES, Clock, Cluster, api_of, cluster
@@ -324,9 +325,9 @@ def test_recorded_requests_travel_in_a_config_map(here: Cluster, tmp_path: Path)
 
 def test_too_many_recorded_requests_are_refused_before_anything_begins(here: Cluster, tmp_path: Path) -> None:
     (tmp_path / "requests.jsonl").write_bytes(os.urandom(MAX_PACKED_BYTES))
-    with pytest.raises(Refused, match=r"a ConfigMap may have 900,000: take fewer, .* \(workers = 0"):
+    with pytest.raises(SettingsError, match=r"a ConfigMap may have 900,000: take fewer, .* \(workers = 0"):
         loading(here, tmp_path / "requests.jsonl")
-    with pytest.raises(Refused, match="cannot be read"):
+    with pytest.raises(SettingsError, match="cannot be read"):
         loading(here, tmp_path / "none")
 
 

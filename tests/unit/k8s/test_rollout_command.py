@@ -101,6 +101,20 @@ def test_started_again_with_a_changed_plan_it_goes_on_by_the_one_that_it_began_w
     assert (record.outcome, record.plan) == ("promoted", asked)
 
 
+@pytest.mark.parametrize("content", [None, "", '{"images": ["aGk="]}'])
+def test_recorded_requests_that_cannot_be_compared_are_wrong_use_and_begin_nothing(
+    here: Cluster, tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "requests.jsonl"
+    if content is not None:
+        path.write_text(content)
+    words = ["start", *HERE, "--plan", _plan_file(tmp_path, answers={}), "--requests-file", str(path), "--gateway", "http://127.0.0.1:9"]
+    result = RUN.invoke(cli.app, words)
+    assert result.exit_code == 2, result.output
+    assert str(path) in result.stderr
+    assert Installation(NAMES, api_of(here.server)).journal.load() is None
+
+
 def test_a_plan_that_compares_answers_is_refused_where_there_is_nothing_to_compare_them_on(
     here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
