@@ -20,7 +20,8 @@ from k8s.errors import Refused, RolloutError
 from k8s.rollout.arms import Arm
 from k8s.rollout.jury import Jury, samples, together
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Look, Source, Traffic
+from k8s.rollout.plan_tables import Source
+from k8s.rollout.ports import Look, Traffic
 from loadtests.judge import Status, Verdict
 
 TICK_S = 0.5

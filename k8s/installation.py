@@ -34,8 +34,8 @@ from k8s.rollout.hands import is_kept
 from k8s.rollout.loading import Compared, Comparing
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan
-from k8s.rollout.plan_tables import Synthetic, Times
-from k8s.rollout.ports import Notice, Source, Traffic
+from k8s.rollout.plan_tables import Source, Synthetic, Times
+from k8s.rollout.ports import Notice, Traffic
 from k8s.rollout.record import Record
 from k8s.rollout.world import World
 from k8s.routing.by_values import ValuesRouter

@@ -13,8 +13,8 @@ import numpy as np
 from k8s.rollout.arms import ARMS, CANARIES, Arm, ArmState, Release, Weights
 from k8s.rollout.disk import DiskJournal, DiskLease
 from k8s.rollout.plan import Plan
-from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Copied, Look
+from k8s.rollout.plan_tables import Copied, Step
+from k8s.rollout.ports import Look
 from k8s.rollout.start import begin, held
 from k8s.rollout.world import World
 from loadtests.judge import Arm as Requests

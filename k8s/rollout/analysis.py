@@ -11,7 +11,8 @@ from k8s.rollout.hands import Hands
 from k8s.rollout.jury import Jury, Trial
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.phases import Cause
-from k8s.rollout.ports import Look, Source
+from k8s.rollout.plan_tables import Source
+from k8s.rollout.ports import Look
 from k8s.rollout.record import Judged, Record
 from k8s.rollout.world import World
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from k8s.rollout.ports import Answers
+from k8s.rollout.questions import Answers
 from loadtests.judge import Arm, Batch, Effect, Finding, Judge, Policy, RefusalIncrease, SameScores, Status, Verdict
 from loadtests.judge.mean_ratio import MeanRatio
 

@@ -20,8 +20,7 @@ import numpy as np
 
 from k8s.rollout.answers import AnswerLimits
 from k8s.rollout.arms import ARM_HEADER, Arm
-from k8s.rollout.ports import Answers
-from k8s.rollout.questions import Asked, Labels, Pair, Ranking, answer_to, compare, recorded
+from k8s.rollout.questions import Answers, Asked, Labels, Pair, Ranking, answer_to, compare, recorded
 from serving.contract.errors import SettingsError
 
 TIMEOUT_S = 10.0

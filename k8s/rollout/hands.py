@@ -11,8 +11,8 @@ from k8s.rollout.arms import Arm, ArmState, Release, Weights
 from k8s.rollout.ledger import Ledger
 from k8s.rollout.patience import Patience
 from k8s.rollout.phases import TRANSITIONS, Cause
-from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Copied, Lease, Look, Source
+from k8s.rollout.plan_tables import Copied, Source, Step
+from k8s.rollout.ports import Lease, Look
 from k8s.rollout.world import World
 
 Answer = TypeVar("Answer")

@@ -9,7 +9,9 @@ from typing import Protocol
 from k8s.errors import Refused
 from k8s.rollout.arms import Arm
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Answers, Look, Source
+from k8s.rollout.plan_tables import Source
+from k8s.rollout.ports import Look
+from k8s.rollout.questions import Answers
 from loadtests.judge import Judge, JudgeError, Status, Verdict
 from loadtests.judge.arms import no_requests
 

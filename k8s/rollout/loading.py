@@ -15,8 +15,8 @@ from k8s.rollout.comparing import Comparer
 from k8s.rollout.copies import Copies
 from k8s.rollout.plan import Plan
 from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Answers, Look, Traffic
-from k8s.rollout.questions import Asked
+from k8s.rollout.ports import Look, Traffic
+from k8s.rollout.questions import Answers, Asked
 from loadtests.batches import batch_of
 from loadtests.judge import Batch
 from loadtests.samples import Samples, joined

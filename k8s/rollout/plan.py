@@ -14,8 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from k8s.rollout.answers import AnswerLimits, AnswersJudge
 from k8s.rollout.arms import Arm, Weights
-from k8s.rollout.plan_tables import Health, Inconclusive, Live, Step, Synthetic, Table, Times, WarmUp, read_objectives
-from k8s.rollout.ports import Copied, Source
+from k8s.rollout.plan_tables import Copied, Health, Inconclusive, Live, Source, Step, Synthetic, Table, Times, WarmUp, read_objectives
 from loadtests.judge import CANARY_OBJECTIVES, Judge, Objective, Policy
 from serving.contract.errors import SettingsError
 

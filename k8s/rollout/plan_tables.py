@@ -8,6 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from loadtests.judge import JudgeError, Objective, Policy, objectives_of
 
+Source = Literal["synthetic", "live"]
+
+Copied = Literal["canary", "engine"]
+"""Who gets copies of live requests: the canary, so that it has load; or the engine, which asks all arms and compares their answers."""
+
 LIVE_KINDS = ("error_increase", "refusal_increase", "error_limit", "quantile_limit")
 """What counts by bucket can judge: errors and refusals exactly, and a quantile's limit where the limit is an edge of a bucket. A ratio of
 1.05 between two arms cannot be told from buckets that are twice as wide each."""

@@ -8,53 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
-
-from numpy import bool_, float64, int64
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from k8s.rollout.arms import Arm, ArmState, Release, Weights
 
 if TYPE_CHECKING:
-    from k8s.rollout.plan_tables import Step
+    from k8s.rollout.plan_tables import Copied, Step
+    from k8s.rollout.questions import Answers
     from k8s.rollout.record import Entry, Record, Request
     from loadtests.judge import Batch
-
-Source = Literal["synthetic", "live"]
-
-Copied = Literal["canary", "engine"]
-"""Who gets copies of live requests: the canary, so that it has load; or the engine, which asks all arms and compares their answers."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The same requests, put to both versions.
-
-    Letters: ``C`` candidates or images of all requests together, ``P`` requests that both answered, ``A`` those that at least one did.
-
-    Attributes
-    ----------
-    stable_scores, canary_scores
-        ``(C,) float64``, the same candidates in the same order, or the best labels of the same images, request after request.
-    sizes
-        ``(P,) int64``, candidates or images of each request; at least one.
-    overlap
-        ``(P,) float64``, share of the top k of each request that both have, or of the images whose best label is the same.
-    images
-        ``(P,) bool``, whether it was images.
-    refused
-        ``(A, 2) bool``, in the order in which they were asked, whether the canary, or the other version, refused what the other one took.
-    note
-        Where the requests came from so far, for the verdict; empty: nothing to say.
-    """
-
-    stable_scores: NDArray[float64]
-    canary_scores: NDArray[float64]
-    sizes: NDArray[int64]
-    overlap: NDArray[float64]
-    images: NDArray[bool_]
-    refused: NDArray[bool_]
-    note: str = ""
 
 
 @dataclass(frozen=True)

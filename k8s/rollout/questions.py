@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from numpy import bool_, float64, int64
+from numpy.typing import NDArray
+
 RANK_PATH, CLASSIFY_PATH = "/v1/rank", "/v1/classify"
 
 JSON_TYPE = "application/json"
@@ -111,6 +114,37 @@ class Labels:
             return None
         same = sum(mine == its for (mine, _), (its, _) in zip(self.best, canary.best, strict=True))
         return Pair([score for _, score in self.best], [score for _, score in canary.best], same / len(self.best), labels=True)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The same requests, put to both versions.
+
+    Letters: ``C`` candidates or images of all requests together, ``P`` requests that both answered, ``A`` those that at least one did.
+
+    Attributes
+    ----------
+    stable_scores, canary_scores
+        ``(C,) float64``, the same candidates in the same order, or the best labels of the same images, request after request.
+    sizes
+        ``(P,) int64``, candidates or images of each request; at least one.
+    overlap
+        ``(P,) float64``, share of the top k of each request that both have, or of the images whose best label is the same.
+    images
+        ``(P,) bool``, whether it was images.
+    refused
+        ``(A, 2) bool``, in the order in which they were asked, whether the canary, or the other version, refused what the other one took.
+    note
+        Where the requests came from so far, for the verdict; empty: nothing to say.
+    """
+
+    stable_scores: NDArray[float64]
+    canary_scores: NDArray[float64]
+    sizes: NDArray[int64]
+    overlap: NDArray[float64]
+    images: NDArray[bool_]
+    refused: NDArray[bool_]
+    note: str = ""
 
 
 def comparable(path: str, media: str) -> bool:

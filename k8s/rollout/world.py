@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from k8s.rollout.arms import Arm
 from k8s.rollout.jury import AnswerJudges
-from k8s.rollout.plan_tables import Step
-from k8s.rollout.ports import Clock, Fleet, Journal, Lease, Look, Notice, Router, Source, Traffic
+from k8s.rollout.plan_tables import Source, Step
+from k8s.rollout.ports import Clock, Fleet, Journal, Lease, Look, Notice, Router, Traffic
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from k8s.cluster.names import Names
 from k8s.cluster.values import Values, ValuesFile
 from k8s.errors import Refused, Unavailable
 from k8s.rollout.arms import Weights
-from k8s.rollout.ports import Copied
+from k8s.rollout.plan_tables import Copied
 from k8s.routing.features import check_mirror
 from k8s.routing.shares import mirrors, require_in_force, weights_of
 

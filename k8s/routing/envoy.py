@@ -15,7 +15,7 @@ from typing import Any
 
 from k8s.errors import Refused, Unavailable
 from k8s.rollout.arms import ARMS, Arm, Weights
-from k8s.rollout.ports import Copied
+from k8s.rollout.plan_tables import Copied
 from k8s.routing.envoy_admin import Admin
 from k8s.routing.envoy_tables import ENGINE, ROUTES_FILE, Cluster, Split, endpoints, endpoints_file, routes, split_of
 from serving.contract.files import write_bytes

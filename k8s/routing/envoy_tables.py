@@ -19,7 +19,7 @@ from typing import Any
 
 from k8s.errors import Refused
 from k8s.rollout.arms import ARM_HEADER, ARMS, CANARIES, Arm, Weights
-from k8s.rollout.ports import Copied
+from k8s.rollout.plan_tables import Copied
 
 LOOPBACK = "127.0.0.1"
 LISTENER, TABLE, LIVE = "ingress", "arms", "live"

@@ -14,7 +14,7 @@ from k8s.cluster.belonging import owners
 from k8s.cluster.names import Names
 from k8s.errors import Refused
 from k8s.rollout.arms import Weights
-from k8s.rollout.ports import Copied
+from k8s.rollout.plan_tables import Copied
 from k8s.routing.features import check_mirror
 from k8s.routing.shares import MIRROR, arm_of, by_cookie, mirrors, require_in_force, weights_of
 

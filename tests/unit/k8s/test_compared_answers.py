@@ -11,8 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from k8s.rollout.answers import AnswerLimits, AnswersJudge
-from k8s.rollout.ports import Answers
-from k8s.rollout.questions import top_overlap
+from k8s.rollout.questions import Answers, top_overlap
 
 CANDIDATES = 20
 

@@ -15,7 +15,8 @@ from k8s.rollout.arms import Arm, Release
 from k8s.rollout.disk import DiskJournal
 from k8s.rollout.phases import Phase
 from k8s.rollout.plan import Plan
-from k8s.rollout.ports import Answers, Look
+from k8s.rollout.ports import Look
+from k8s.rollout.questions import Answers
 from k8s.rollout.record import Request
 from k8s.rollout.start import held, put_back
 from tests.rollouts import NEW, Town, is_settled, plan, roll_out
