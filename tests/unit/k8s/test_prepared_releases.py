@@ -110,6 +110,6 @@ def test_live_requests_alone_are_enough_to_compare_answers_on(here: Cluster) -> 
 def test_recorded_requests_go_to_the_arms_services_where_the_engine_is_near_them(here: Cluster, tmp_path: Path) -> None:
     (tmp_path / "requests.jsonl").write_text('{"candidates": [{"id": 1}]}\n')
     installation, asked = Installation(NAMES, api_of(here.server)), plan(answers={})
-    with pytest.raises(Refused, match="--gateway"):
+    with pytest.raises(SettingsError, match="--gateway"):
         installation.world(asked, "engine", requests_file=tmp_path / "requests.jsonl")
     assert installation.world(asked, "engine", requests_file=tmp_path / "requests.jsonl", collect_at=AT).answers is not None
