@@ -15,7 +15,7 @@ from scipy.stats import norm, rankdata
 
 from loadtests.judge.blocks import BLOCK, Block, Latencies, arm_block
 from loadtests.judge.difference import SharePair
-from loadtests.judge.failures import FailuresTest
+from loadtests.judge.increase import IncreaseTest
 from loadtests.judge.objectives import CANARY_OBJECTIVES, ErrorIncrease, NotSlower, Objective, Policy, QuantileRatio
 from loadtests.judge.ratio import RatioTest
 from loadtests.judge.scale import STEP, Scale
@@ -95,7 +95,7 @@ def _judge(arms: Arms, passes_at: tuple[int, ...], policy: Policy) -> Outcome:
             test.add(block)
         latencies.add(block)
         for test in tests.values():
-            if not isinstance(test, FailuresTest):
+            if not isinstance(test, IncreaseTest):
                 test.learn()
         seen = first + BLOCK
         if seen % LOOK or seen < policy.min_samples:
@@ -112,7 +112,7 @@ def _judge(arms: Arms, passes_at: tuple[int, ...], policy: Policy) -> Outcome:
     return Outcome(failed, passed)
 
 
-Test = SlowdownTest | RatioTest | FailuresTest
+Test = SlowdownTest | RatioTest | IncreaseTest
 
 
 def _test(objective: Objective, latencies: Latencies, policy: Policy) -> Test:
@@ -122,7 +122,7 @@ def _test(objective: Objective, latencies: Latencies, policy: Policy) -> Test:
         case QuantileRatio():
             return RatioTest(latencies, objective.quantile, policy.planned_samples)
         case ErrorIncrease():
-            return FailuresTest(latencies.lanes, objective.tolerated_points / 100)
+            return IncreaseTest(latencies.lanes, objective.tolerated_points / 100)
         case _:
             raise TypeError(f"the study knows no {type(objective).__name__}")
 
@@ -134,10 +134,10 @@ def _passes(tests: Mapping[Objective, Test], policy: Policy, seen: int) -> Bools
     for objective, test in tests.items():
         if isinstance(objective, QuantileRatio) and isinstance(test, RatioTest):
             met.append(test.log_evidence_faster(objective.max_ratio) >= log_needed)
-        elif isinstance(objective, ErrorIncrease) and isinstance(test, FailuresTest):
+        elif isinstance(objective, ErrorIncrease) and isinstance(test, IncreaseTest):
             # Few different counts come up: each is worked out once.
             effect = test.effect()
-            states = list(zip(*test.failed.T.tolist(), effect.size.tolist(), effect.squared_error.tolist(), strict=True))
+            states = list(zip(*test.happened.T.tolist(), effect.size.tolist(), effect.squared_error.tolist(), strict=True))
             holds = {state: _rise_is_small(state, seen, objective, policy) >= log_needed for state in set(states)}
             met.append(np.array([holds[state] for state in states]))
         elif isinstance(objective, NotSlower):

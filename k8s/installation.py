@@ -30,7 +30,7 @@ from k8s.rollout.arms import ARMS, Arm, Release
 from k8s.rollout.clock import SystemClock
 from k8s.rollout.collector import Collector
 from k8s.rollout.comparing import requests_of
-from k8s.rollout.hands import is_kept
+from k8s.rollout.hands import renewed
 from k8s.rollout.loading import Compared, Comparing
 from k8s.rollout.patience import Patience
 from k8s.rollout.plan import Plan
@@ -188,7 +188,7 @@ class Installation:
                 traffic["live"] = Compared(traffic["live"], comparing)
         lease = ClusterLease(self._api, self.names, self._clock, engine)
         if self.file is not None:
-            self.file.meanwhile = lambda: is_kept(lease)
+            self.file.meanwhile = lambda: renewed(lease)
         by_values = ValuesRouter(self._api, self.names, self.file) if self._by_values and self.file is not None else None
         return World(
             router=by_values or GatewayRouter(self._api, self.names),

@@ -73,7 +73,7 @@ class Hands:
     def renew_if_due(self) -> None:
         """Keep the lease."""
         now_s = self._world.clock.now_s()
-        if now_s - self._renewed_s >= RENEW_EVERY_S and is_kept(self._world.lease):
+        if now_s - self._renewed_s >= RENEW_EVERY_S and renewed(self._world.lease):
             self._renewed_s = now_s
 
     # Weights.
@@ -176,7 +176,7 @@ class Hands:
         return found, blind
 
 
-def is_kept(lease: Lease) -> bool:
+def renewed(lease: Lease) -> bool:
     """Renew a lease, and say whether that was done; whoever cannot be reached cannot give it to another one either.
 
     Raises

@@ -114,7 +114,7 @@ def begin(
     _require_fit(world, plan, releases)
     notes = [patience.call(lambda: _check_mirror(world, plan))]
     if plan != plan.for_kept_users() and patience.call(world.router.keeps_users):
-        plan = _for_kept_users(plan)
+        plan = _asking_kept_users(plan)
         notes.append("refused requests of live traffic are not judged: a cookie keeps users, and all mistakes of one, with an arm")
     if under_way is not None and superseded_by is not None:
         why, now_s = f"superseded by {', '.join(release.name for release in releases)}", world.clock.now_s()
@@ -191,7 +191,8 @@ def _check_sources(world: World, plan: Plan) -> None:
         raise Unfit("the plan compares answers, and there are no requests to compare them on: give recorded ones (--requests-file)")
 
 
-def _for_kept_users(plan: Plan) -> Plan:
+def _asking_kept_users(plan: Plan) -> Plan:
+    """Return the plan without what they cannot be asked; one that asks nothing else does not begin."""
     left = plan.for_kept_users()
     if left.live is not None and not left.live.objectives.keys() - {"policy"}:
         raise Unfit(f"[live.objectives] ask {REFUSALS} alone, which tells nothing where a cookie keeps users with an arm: ask more of it")

@@ -16,7 +16,7 @@ from k8s.errors import Refused
 from k8s.rollout.arms import Weights
 from k8s.rollout.plan_tables import Copied
 from k8s.routing.features import check_mirror
-from k8s.routing.shares import MIRROR, arm_of, by_cookie, mirrors, require_in_force, weights_of
+from k8s.routing.shares import MIRROR, arm_of, mirrors, require_in_force, weights_of
 
 COOKIES, OWN = "pilotage.dev/cookies", "{rollout}"
 """Annotation of the route, and what stands for it in the chart's: part of the cookies' value, new with each rollout, so that users of an
@@ -57,7 +57,7 @@ class GatewayRouter:
 
     def keeps_users(self) -> bool:
         """Whether the chart's route goes by cookies."""
-        return any(by_cookie(rule) for rule in self._made()["spec"]["rules"])
+        return any(_by_cookie(rule) for rule in self._made()["spec"]["rules"])
 
     def withdraw(self) -> None:
         """Delete the route, which no gateway takes as it is: the chart's own gets everything again."""
@@ -85,7 +85,7 @@ class GatewayRouter:
             body["metadata"]["ownerReferences"] = owners(stable)
         # A user stays with an arm as long as it has weight; one whose arm has lost it goes by weight like everybody.
         body["spec"]["rules"] = [
-            each for each in body["spec"]["rules"] if not by_cookie(each) or weights.of(arm_of(each["backendRefs"][0], self._names, body))
+            each for each in body["spec"]["rules"] if not _by_cookie(each) or weights.of(arm_of(each["backendRefs"][0], self._names, body))
         ]
         rule = body["spec"]["rules"][-1]
         for ref in rule["backendRefs"]:
@@ -110,3 +110,9 @@ class GatewayRouter:
             )
         body: Object = json.loads(text.replace(OWN, own))
         return body
+
+
+def _by_cookie(rule: Object) -> bool:
+    """Whether a rule sends users to the arm that their cookie names."""
+    matches = rule.get("matches") or []
+    return any(header.get("name", "").lower() == "cookie" for match in matches for header in match.get("headers") or [])

@@ -77,9 +77,3 @@ def require_in_force(route: Object) -> None:
 
 def _title(route: Object) -> str:
     return f"HTTPRoute {route['metadata']['name']}"
-
-
-def by_cookie(rule: Object) -> bool:
-    """Whether a rule sends users to the arm that their cookie names."""
-    matches = rule.get("matches") or []
-    return any(header.get("name", "").lower() == "cookie" for match in matches for header in match.get("headers") or [])

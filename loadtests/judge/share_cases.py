@@ -6,7 +6,7 @@ import math
 
 from loadtests.judge.cases import Account, Look
 from loadtests.judge.difference import SharePair
-from loadtests.judge.failures import FailuresTest
+from loadtests.judge.increase import IncreaseTest
 from loadtests.judge.objectives import SameScores, ShareIncrease
 from loadtests.judge.scores import ScoresTest
 from loadtests.judge.sentences import number, percent
@@ -21,7 +21,7 @@ class ShareIncreaseCase:
 
     def __init__(self, objective: ShareIncrease, planned: int) -> None:
         self._objective, self._planned = objective, planned
-        self._test = FailuresTest(1, objective.tolerated_points / 100, objective.happened)
+        self._test = IncreaseTest(1, objective.tolerated_points / 100, objective.happened)
         self.add = self._test.add
 
     def learn(self) -> None:
@@ -37,7 +37,7 @@ class ShareIncreaseCase:
 
     def account(self, look: Look, status: Status) -> Account:
         """State the shares of both arms."""
-        failed, requests = self._test.failed[0], self._test.requests[0]
+        happened, requests = self._test.happened[0], self._test.requests[0]
         pair, risk = self._pair(), look.risk(status)
         correlated = float(self._test.effect().size[0])
         if pair.value is None:
@@ -47,9 +47,9 @@ class ShareIncreaseCase:
         if status == "fail":
             # The bets have shown it, whatever the wider interval says.
             low = max(low, self._objective.tolerated_points)
-        ratios = percent(100 * failed[0] / requests[0]), percent(100 * failed[1] / requests[1])
-        does, happened = WORDS[self._objective.happened]
-        shares = f"{ratios[0]} of the canary's requests {happened}, {ratios[1]} of the baseline's"
+        ratios = percent(100 * happened[0] / requests[0]), percent(100 * happened[1] / requests[1])
+        does, was = WORDS[self._objective.happened]
+        shares = f"{ratios[0]} of the canary's requests {was}, {ratios[1]} of the baseline's"
         sentence = {
             "fail": f"the canary {does} more often: {shares}",
             "pass": f"{shares}; the rise is below {number(self._objective.max_points)} points",
@@ -59,8 +59,8 @@ class ShareIncreaseCase:
         return Account(effect, sentence, int(requests[0]), int(requests[1]), correlated)
 
     def _pair(self) -> SharePair:
-        effect, failed, requests = self._test.effect(), self._test.failed[0], self._test.requests[0]
-        counts = float(failed[0]), float(requests[0]), float(failed[1]), float(requests[1])
+        effect, happened, requests = self._test.effect(), self._test.happened[0], self._test.requests[0]
+        counts = float(happened[0]), float(requests[0]), float(happened[1]), float(requests[1])
         return SharePair(*counts, self._planned, float(effect.size[0]), float(effect.squared_error[0]))
 
 

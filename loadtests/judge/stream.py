@@ -66,7 +66,7 @@ class Stream:
             if isinstance(objective, RefusalIncrease) and any(len(arm) and arm.refused is None for arm in (batch.canary, batch.baseline)):
                 raise JudgeError(
                     f"{objective.title}: the samples have no column refused; load tests count refused requests (4xx) as failed, so that "
-                    "refusal_increase is for live traffic alone"
+                    "refusal_increase is for live traffic"
                 )
         for block in self._cutter.cut(batch):
             for _, _, case in self._cases:

@@ -12,7 +12,7 @@ from loadtests.judge.bets import Bets
 from loadtests.judge.blocks import Block, Latencies, arm_block
 from loadtests.judge.difference import SharePair
 from loadtests.judge.dispersion import DesignEffect, Dispersion, _chi_square_95, tempered
-from loadtests.judge.failures import FailuresTest
+from loadtests.judge.increase import IncreaseTest
 from loadtests.judge.mixture import log_evidence_above, log_evidence_below
 from loadtests.judge.ratio import RatioTest
 from loadtests.judge.scale import LATENCY, Counts, Scale, cells_between, edge_with_share
@@ -61,12 +61,12 @@ def test_a_block_without_one_arm_settles_nothing() -> None:
 
 def test_nine_failures_against_none_are_enough_with_the_default_weights() -> None:
     latency, none = np.ones((1, 10)), np.zeros((1, 10), dtype=bool)
-    failures = FailuresTest(1, tolerated=0.0001)
+    failures = IncreaseTest(1, tolerated=0.0001)
     for number in range(180):
         failed = none.copy()
         failed[0, 3] = number % 20 == 10
         failures.add(Block(arm_block(latency, failed), arm_block(latency, none)))
-    assert failures.failed.tolist() == [[9, 0]]
+    assert failures.happened.tolist() == [[9, 0]]
     assert failures.log_evidence()[0] > np.log(1 / 0.0065)
 
 
@@ -180,7 +180,7 @@ def test_outages_of_each_arm_raise_no_more_alarms_than_promised() -> None:
     draw = np.random.default_rng(8)
     lanes, count, length = 400, 3000, 100
     failed = [outages(draw, (lanes, count), length / count, length) for _ in range(2)]
-    latency, failures, most = np.ones((lanes, 10)), FailuresTest(lanes, tolerated=0.0001), np.zeros(lanes)
+    latency, failures, most = np.ones((lanes, 10)), IncreaseTest(lanes, tolerated=0.0001), np.zeros(lanes)
     for first in range(0, count, 10):
         columns = slice(first, first + 10)
         failures.add(Block(*(arm_block(latency, arm[:, columns]) for arm in failed)))

@@ -1,4 +1,4 @@
-"""Does a larger share of the canary's requests fail, or is refused? Letters: ``R`` lanes."""
+"""Does something, a failure or a refusal, happen to a larger share of the canary's requests? Letters: ``R`` lanes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ RATIOS = ((2.0, 0.1), (5.0, 0.1), (200.0, 0.8))
 MOST_EXPECTED = 0.5
 
 
-class FailuresTest:
-    """Bets that a larger share of the canary's requests fails.
+class IncreaseTest:
+    """Bets that it happens to a larger share of the canary's requests.
 
     Parameters
     ----------
@@ -25,31 +25,31 @@ class FailuresTest:
         ``R``.
     tolerated
         Increase of the share that is no harm.
-    column
-        Of the blocks, whose true values are counted.
+    happened
+        What: the column of the blocks whose true values are counted.
     """
 
-    def __init__(self, lanes: int, tolerated: float, column: Happened = "failed") -> None:
-        self._column = column
+    def __init__(self, lanes: int, tolerated: float, happened: Happened = "failed") -> None:
+        self._column = happened
         self._bets = Bets(lanes, RATIOS, [1.0], tolerated)
-        self.failed = np.zeros((lanes, 2), dtype=np.int64)
-        """``(R, 2) int64``: failed, or refused, requests of canary and baseline."""
+        self.happened = np.zeros((lanes, 2), dtype=np.int64)
+        """``(R, 2) int64``: requests of canary and baseline to which it happened."""
         self.requests = np.zeros((lanes, 2), dtype=np.int64)
 
     def add(self, block: Block) -> None:
         """Settle the bets on a block, then count it."""
         canary, baseline = block.canary, block.baseline
-        failed = np.stack([getattr(arm, self._column).sum(axis=1) for arm in (canary, baseline)], axis=1)
+        happened = np.stack([getattr(arm, self._column).sum(axis=1) for arm in (canary, baseline)], axis=1)
         sizes = np.stack([canary.sizes, baseline.sizes], axis=1)
-        expected = self.failed.sum(axis=1) / np.maximum(self.requests.sum(axis=1), 1)
-        self._bets.add(failed[:, :1], sizes[:, 0], failed[:, 1:], sizes[:, 1], np.minimum(expected, MOST_EXPECTED)[:, None])
-        self.failed += failed
+        expected = self.happened.sum(axis=1) / np.maximum(self.requests.sum(axis=1), 1)
+        self._bets.add(happened[:, :1], sizes[:, 0], happened[:, 1:], sizes[:, 1], np.minimum(expected, MOST_EXPECTED)[:, None])
+        self.happened += happened
         self.requests += sizes
 
     def log_evidence(self) -> NDArray[np.float64]:
-        """Log of the evidence that the canary fails more, ``(R,) float64``."""
+        """Log of the evidence that it happens more at the canary, ``(R,) float64``."""
         return self._bets.log_wealth()
 
     def effect(self) -> DesignEffect:
-        """Design effect of failures, ``(R,)``."""
+        """Design effect of what happened, ``(R,)``."""
         return self._bets.dispersion.effect().at(0)
